@@ -1,0 +1,1 @@
+"""The instrument that says which feed-forward activation a transformer should use."""

@@ -1,0 +1,382 @@
+"""From override words and YAML files to a checked `Config`: the only file that knows Hydra.
+
+Hydra composes, OmegaConf types, `schema.check_config` checks ranges; what leaves this file is
+plain dataclasses. Words are checked against the schema before Hydra sees them, so a typing
+mistake ends in one line that says what would work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glu_bench import schema
+from glu_bench.errors import ConfigError, DataError, GluBenchError, suggest
+from glu_bench.schema import Config, Variant
+
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+YAML_LIMIT_BYTES = 2**20  # a configuration is a few kB; more is a mistake or an attack
+
+
+def find_config_root() -> Path:
+    """The configs/ folder: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Config:
+    """The configuration that the override words ask for, complete and checked.
+
+    `config_dir` is a person's own folder of groups; its files go beside the built-in ones.
+    Raises: ConfigError for an unknown key, name, type or range.
+    """
+    words = [_quote_files(word) for word in overrides]
+    roots = _list_roots(config_dir)
+    for override in _parse_overrides(words):
+        _check_override(override, roots)
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: several values are for `glu-bench sweep`, train takes one")
+    return _compose(words, config_dir)
+
+
+def read_config(path: Path) -> Config:
+    """A configuration saved by `write_config`; the file may come from anybody.
+
+    Raises: DataError if it is not a complete, plain configuration within all ranges.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        tree = read_yaml(path)
+        merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
+        return _finish(merged)
+    except OmegaConfBaseException as error:
+        raise DataError(f"{path}: {_explain_omegaconf(error)}") from None
+    except GluBenchError as error:
+        raise DataError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+
+def render_config(config: Config) -> str:
+    """The configuration as YAML; `read_config` of it gives an equal configuration."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+
+
+def read_variant(name: str, config_dir: Path | None = None) -> Variant:
+    """The description of one variant, without composing the rest.
+
+    Raises: ConfigError if there is no such file or it contradicts itself.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    names = list_group("variant", config_dir)
+    if name not in names:
+        raise ConfigError(f"no variant named '{name}'; known: {', '.join(names)}{suggest(name, names)}")
+    path = next(
+        path for root in _list_roots(config_dir) if (path := root / "variant" / f"{name}.yaml").is_file()
+    )
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Variant), read_yaml(path))
+        variant = typing.cast(Variant, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {_explain_omegaconf(error)}") from None
+    schema.check_variant(variant)
+    return variant
+
+
+def list_group(group: str, config_dir: Path | None = None) -> list[str]:
+    """Names of the files in a configuration group, a person's own included, sorted."""
+    roots = _list_roots(config_dir)
+    return sorted({path.stem for root in roots for path in (root / group).glob("*.yaml")})
+
+
+def list_groups(config_dir: Path | None = None) -> list[str]:
+    """Names of the configuration groups, sorted."""
+    roots = _list_roots(config_dir)
+    return sorted({path.name for root in roots for path in root.iterdir() if path.is_dir()})
+
+
+@functools.cache
+def list_keys() -> dict[str, dataclasses.Field[Any]]:
+    """Every dotted key with the field that describes it."""
+    keys: dict[str, dataclasses.Field[Any]] = {}
+    for entry in dataclasses.fields(Config):
+        group = _group_class(entry)
+        if group is None:
+            keys[entry.name] = entry
+        else:
+            keys.update({f"{entry.name}.{inner.name}": inner for inner in dataclasses.fields(group)})
+    return keys
+
+
+def expand_grid(overrides: Sequence[str], config_dir: Path | None = None) -> list[list[str]]:
+    """Every combination of the swept values, the last word varying fastest.
+
+    Each element is a list of plain override words. Hydra's whole sweep grammar works:
+    `variant=relu,gelu`, `seed=range(0,5)`, `'variant=glob(*glu)'`.
+    Raises: ConfigError for an unknown key, an empty sweep or the same value twice.
+    """
+    words = [_quote_files(word) for word in overrides]
+    roots = _list_roots(config_dir)
+    axes: list[list[str]] = []
+    for override in _parse_overrides(words):
+        _check_override(override, roots)
+        name = override.input_line.split("=", 1)[0]
+        if not override.is_sweep_override():
+            axes.append([override.input_line])
+            continue
+        values = list(_sweep_values(override, config_dir))
+        if not values:
+            raise ConfigError(f"{override.input_line}: the sweep is empty, nothing matches")
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            raise ConfigError(f"{override.input_line}: {', '.join(twice)} stands there twice")
+        axes.append([f"{name}={value}" for value in values])
+    return [list(combination) for combination in itertools.product(*axes)]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as plain values: at most 1 MiB of UTF-8, no aliases, tags or interpolation.
+
+    Raises: ConfigError with the file and the line.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+
+    try:
+        if path.stat().st_size > YAML_LIMIT_BYTES:
+            raise ConfigError(f"{path}: larger than {YAML_LIMIT_BYTES // 2**20} MiB, not a configuration")
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: not there") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: not readable ({error.strerror})") from None
+    try:
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
+                line = token.start_mark.line + 1
+                raise ConfigError(f"{path}:{line}: aliases and tags are not allowed in a configuration")
+        tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({type(error).__name__})") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}, key: value lines were expected")
+    _refuse_interpolation(tree)
+    return typing.cast(dict[str, Any], tree)
+
+
+def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    words = list(words)
+    keys = {word.split("=", 1)[0] for word in words}
+    budgets = {"train.tokens", "train.steps", "train.epochs"}
+    if keys & budgets:  # a budget on the command line replaces the preset's, whatever its unit
+        words.extend(f"{name}=null" for name in sorted(budgets - keys))
+    if config_dir is not None:
+        for path in sorted(config_dir.rglob("*.yaml")):
+            read_yaml(path)  # says file and line, which Hydra would bury
+        words.append(f"hydra.searchpath=['file://{str(config_dir.resolve())}']")
+    ConfigStore.instance().store(name="schema", node=Config)
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(find_config_root())):
+            composed = compose(config_name="config", overrides=words)
+        return _finish(composed)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain_omegaconf(error)) from None
+    except HydraException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, OmegaConfBaseException):
+            raise ConfigError(_explain_omegaconf(cause)) from None
+        raise ConfigError(" ".join(str(cause).split())) from None
+
+
+def _finish(composed: Any) -> Config:
+    from omegaconf import OmegaConf
+
+    OmegaConf.set_readonly(composed, False)
+    if OmegaConf.is_missing(composed, "numerics_version"):
+        composed.numerics_version = schema.NUMERICS_VERSION
+    _refuse_interpolation(OmegaConf.to_container(composed, resolve=False))
+    config = typing.cast(Config, OmegaConf.to_object(composed))
+    config.train.compile = config.train.compile.lower()  # train.compile=false is read as a bool
+    schema.check_config(config)
+    return config
+
+
+def _refuse_interpolation(tree: Any, dotted: str = "") -> None:
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            _refuse_interpolation(value, f"{dotted}.{name}" if dotted else str(name))
+    elif isinstance(tree, list):
+        for value in tree:
+            _refuse_interpolation(value, dotted)
+    elif isinstance(tree, str) and "${" in tree:
+        raise ConfigError(f"{dotted}: '${{' is not allowed; write the value itself")
+
+
+def _explain_omegaconf(error: BaseException) -> str:
+    dotted = getattr(error, "full_key", None) or ""
+    message = str(error).splitlines()[0]
+    keys = list_keys()
+    if dotted in keys:
+        return f"{dotted}: {message}; expected {_describe_key(dotted)}"
+    if dotted:
+        return f"{dotted}: no such key{suggest(dotted, keys)}"
+    return message
+
+
+def _list_roots(config_dir: Path | None) -> list[Path]:
+    if config_dir is None:
+        return [find_config_root()]
+    if not config_dir.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    return [find_config_root(), config_dir]
+
+
+def _quote_files(word: str) -> str:
+    """data.files takes one path as readily as a list; any path is quoted for Hydra's grammar."""
+    name, equals, value = word.partition("=")
+    if name != "data.files" or not equals or value[:1] in ("[", "'", '"', ""):
+        return f"{name}=[{value}]" if name == "data.files" and value[:1] in ("'", '"') else word
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"data.files=['{escaped}']"
+
+
+def _parse_overrides(words: Iterable[str]) -> list[Override]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    parsed = []
+    for word in words:
+        if "=" not in word:
+            hint = suggest(word, ["variant", "model", "data", "seed"])
+            raise ConfigError(f"'{word}': settings are written KEY=VALUE, such as variant=swiglu{hint}")
+        try:
+            parsed.append(parser.parse_override(word))
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"'{word}': {reason}; quote a value with special signs: \"key='a b'\"") from None
+    return parsed
+
+
+def _check_override(override: Override, roots: Sequence[Path]) -> None:
+    """Refuse a word whose key, name or type cannot work; ranges are checked after composing."""
+    word, name = override.input_line, override.key_or_group
+    keys = list_keys()
+    groups = sorted({path.name for root in roots for path in root.iterdir() if path.is_dir()})
+    if override.is_delete():
+        raise ConfigError(f"{word}: keys cannot be taken out")
+    if override.is_add():
+        hint = suggest(name, [*keys, *groups])
+        raise ConfigError(f"{word}: write KEY=VALUE without '+'; keys cannot be added{hint}")
+    if name == "numerics_version":
+        raise ConfigError(f"{word}: read only; it changes with the code")
+    values = [override.value()]
+    if override.is_choice_sweep() and not override.is_range_sweep():
+        values = list(getattr(override.value(), "list", []))
+    if name in groups:
+        options = sorted({path.stem for root in roots for path in (root / name).glob("*.yaml")})
+        for value in values:
+            if isinstance(value, str) and value not in options:
+                hint = suggest(value, options)
+                raise ConfigError(f"{name}={value}: no such {name}; known: {', '.join(options)}{hint}")
+            if not isinstance(value, str) and not override.is_sweep_override():
+                raise ConfigError(f"{word}: {name} takes a name: {', '.join(options)}")
+    elif name in keys:
+        for value in values:
+            if not override.is_range_sweep():
+                _check_type(name, value)
+    else:
+        raise ConfigError(f"{word}: no such key{suggest(name, [*keys, *groups])}")
+
+
+def _check_type(dotted: str, value: Any) -> None:
+    from hydra.core.override_parser.types import QuotedString
+
+    if isinstance(value, QuotedString):
+        value = value.text
+    annotation = _key_types()[dotted]
+    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    fits = (
+        (value is None and types.NoneType in allowed)
+        or (isinstance(value, bool) and (bool in allowed or dotted == "train.compile"))
+        or (isinstance(value, int) and not isinstance(value, bool) and (int in allowed or float in allowed))
+        or (isinstance(value, float) and float in allowed)
+        or (str in allowed and isinstance(value, str | int | float))
+        or (isinstance(value, list) and typing.get_origin(annotation) is list)
+    )
+    if not fits:
+        shown = "null" if value is None else f"'{value}'" if value == "" else value
+        raise ConfigError(f"{dotted}={shown}: expected {_describe_key(dotted)}")
+
+
+def _describe_key(dotted: str) -> str:
+    """What a key takes, in words: `a number > 0`."""
+    annotation = _key_types()[dotted]
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    words = [names.get(entry, "null" if entry is types.NoneType else "a list") for entry in allowed]
+    metadata = list_keys()[dotted].metadata
+    if metadata["choices"]:
+        return "one of " + ", ".join(metadata["choices"])
+    limits = [
+        f"{sign} {metadata[bound]:g}"
+        for sign, bound in ((">=", "low"), (">", "above"), ("<=", "high"), ("<", "below"))
+        if metadata[bound] is not None and metadata[bound] < 2**62
+    ]
+    return " or ".join(words) + ("" if not limits else " " + " and ".join(limits))
+
+
+def _sweep_values(override: Override, config_dir: Path | None) -> Iterable[str]:
+    from hydra.core.override_parser.types import Glob
+    from hydra.errors import HydraException
+
+    value = override.value()
+    if isinstance(value, Glob):
+        return value.filter(list_group(override.key_or_group, config_dir))
+    try:
+        return list(override.sweep_string_iterator())
+    except HydraException as error:
+        raise ConfigError(f"{override.input_line}: {error}") from None
+
+
+def _group_class(entry: dataclasses.Field[Any]) -> type | None:
+    kind = typing.get_type_hints(Config)[entry.name]
+    return kind if dataclasses.is_dataclass(kind) and isinstance(kind, type) else None
+
+
+@functools.cache
+def _key_types() -> dict[str, Any]:
+    hints: dict[str, Any] = {}
+    for entry in dataclasses.fields(Config):
+        group = _group_class(entry)
+        if group is None:
+            hints[entry.name] = typing.get_type_hints(Config)[entry.name]
+        else:
+            hints.update({f"{entry.name}.{name}": kind for name, kind in typing.get_type_hints(group).items()})
+    return hints

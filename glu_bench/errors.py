@@ -1,0 +1,75 @@
+"""Mistakes a person can fix: one line each, with the exit code a script can rely on.
+
+Every failure that is not a bug of ours is one of these classes. The command line prints
+the message alone, without a traceback, and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GluBenchError(Exception):
+    """A failure with a message for a person; the base of all below. Never raised itself."""
+
+    exit_code = 1
+
+
+class ConfigError(GluBenchError):
+    """Usage or configuration: a key, a value, a name that does not work."""
+
+    exit_code = 2
+
+
+class DataError(GluBenchError):
+    """Text, tokens or a run folder that cannot be used as it is."""
+
+    exit_code = 3
+
+
+class DivergedError(GluBenchError):
+    """Loss or gradient became NaN or infinite; training stopped before the update."""
+
+    exit_code = 4
+
+
+class SweepIncompleteError(GluBenchError):
+    """Some runs of a sweep did not finish."""
+
+    exit_code = 5
+
+
+class ResourceError(GluBenchError):
+    """Out of memory or out of disk."""
+
+    exit_code = 6
+
+
+class DeviceError(GluBenchError):
+    """A device, or a process of a distributed run, that is not there."""
+
+    exit_code = 7
+
+
+class BusyError(GluBenchError):
+    """Another process holds the run folder."""
+
+    exit_code = 75
+
+
+class InterruptedRunError(GluBenchError):
+    """Stopped by a signal after saving; the same command goes on.
+
+    The exit code is 128 plus the number of the signal: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The end of a message: `; did you mean 'swiglu'?`, or nothing if no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,171 @@
+"""Everything that must be safe on disk: atomic writes, checksums, strict JSON, locks.
+
+A reader sees the old file or the new one, never half of either, even when the process is
+killed or the machine loses power: write under a temporary name, fsync, rename, fsync the
+folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from glu_bench.errors import BusyError, ConfigError, DataError, ResourceError
+
+JSON_LIMIT_BYTES = 64 * 2**20  # a larger record is not one of ours
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make the names inside `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of `path` durable."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file atomically and durably.
+
+    Raises: ResourceError if the disk is full, ConfigError if the folder takes no files.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with explain_disk(path, len(content)):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        fsync_dir(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file atomically and durably."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def dump_json(value: Any) -> str:
+    """Canonical JSON of a value: sorted keys, no NaN, one spelling a value.
+
+    Raises: ValueError for NaN and infinities; callers turn those into null first.
+    """
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write an object as readable strict JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises: DataError if it is missing, too large, torn, not strict JSON or not an object.
+    """
+    try:
+        if path.stat().st_size > JSON_LIMIT_BYTES:
+            raise DataError(f"{path}: larger than {JSON_LIMIT_BYTES // 2**20} MiB, not a record of glu-bench")
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise DataError(f"{path}: not there") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: holds a {type(value).__name__}, an object was expected")
+    return value
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is not strict JSON")
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Hex digest of a byte string."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's content, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def explain_disk(path: Path, n_bytes: int | None = None) -> Iterator[None]:
+    """Turn a full or forbidden disk into one line that names the path.
+
+    torch and safetensors report a full disk as their own exception types, so the free
+    space is asked for as well.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ResourceError(_disk_message(path, n_bytes)) from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise ConfigError(f"{path}: cannot write there ({error.strerror})") from None
+        if error.errno in (errno.ENAMETOOLONG, errno.EISDIR):
+            raise ConfigError(f"{path}: not a usable name ({error.strerror})") from None
+        raise
+    except Exception as error:
+        words = str(error).lower()
+        if "no space left" in words or "file too large" in words or "quota exceeded" in words:
+            raise ResourceError(_disk_message(path, n_bytes)) from None
+        raise
+
+
+def _disk_message(path: Path, n_bytes: int | None) -> str:
+    needed = f", {n_bytes:,} bytes needed" if n_bytes is not None else ""
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    return f"{path}: the disk is full{needed}, {shutil.disk_usage(existing).free:,} bytes free"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, and see that files can be made in it.
+
+    Raises: ConfigError if something else stands there or writing is forbidden.
+    """
+    with explain_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{folder}: cannot write there (permission denied)")
+
+
+@contextmanager
+def hold_lock(folder: Path, name: str = "lock", *, wait: bool = False) -> Iterator[None]:
+    """Hold the folder's lock; it is released even if this process is killed.
+
+    Raises: BusyError at once if another process holds it, unless `wait`.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / f".{name}", timeout=-1 if wait else 0)
+    holder = folder / f".{name}.pid"
+    try:
+        lock.acquire()
+    except Timeout:
+        pid = holder.read_text().strip() if holder.exists() else "unknown"
+        raise BusyError(f"{folder}: another process works on it (pid {pid}); wait for it or end it") from None
+    try:
+        holder.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

@@ -1,0 +1,318 @@
+"""Types, units and ranges of every key of the configuration; the values live in configs/.
+
+Each class is one group of configs/ and its fields are that group's keys, one to one. Fields
+have no defaults, so no value is written in two places; the one exception is `Variant`, where
+a default is the neutral element of the formula (a factor 1, a summand 0) that a variant's
+file need not repeat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from glu_bench.errors import ConfigError, suggest
+
+NUMERICS_VERSION = 1  # raised by hand whenever a change of the code alters results
+
+
+def key(
+    text: str,
+    *,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+    **kwargs: Any,
+) -> Any:
+    """A field with its help text and its range: low <= value <= high, above < value < below."""
+    metadata = {"help": text, "low": low, "above": above, "high": high, "below": below, "choices": choices}
+    return field(metadata=metadata, **kwargs)
+
+
+@dataclass(kw_only=True)
+class Variant:
+    """A feed-forward activation: hidden = gate(g) * value(u) if gated, else activation(h)."""
+
+    name: str = key("the file's name")
+    family: str = key("where the table lists it")
+    formula: str = key("hidden, in plain text")
+    source: str = key("who published it, with the arXiv id")
+    used_by: str = key("models that use it", default="")
+    gated: bool = key("two input projections, gate and up, instead of one")
+    activation: str | None = key("function of an ungated variant", default=None)
+    gate: str | None = key("function on the gate of a gated variant", default=None)
+    value: str = key("function on the up projection of a gated variant", default="identity")
+
+
+@dataclass(kw_only=True)
+class Model:
+    """The decoder around the feed-forward block."""
+
+    preset: str = key("label of the size, part of the run's id")
+    d_model: int = key("residual width D", low=2)
+    n_layers: int = key("blocks", low=1)
+    n_heads: int = key("attention heads H; D/H must be an even whole number", low=1)
+    seq_len: int = key("context length T in tokens", low=2)
+    ffn_bias: bool = key("biases in the feed-forward block, the same for every arm")
+    tied_embeddings: bool = key("one matrix for token embedding and head")
+    dropout: float = key("on the output of attention and feed-forward while training", low=0, below=1)
+    rope_theta: float = key("base of the rotary embedding", above=0)
+    norm_eps: float = key("added to the mean square in RMSNorm", above=0)
+
+
+@dataclass(kw_only=True)
+class Match:
+    """How the feed-forward width F of an arm is chosen."""
+
+    mode: str = key(
+        "params: FFN parameters of the ungated baseline; width: expansion*D for all; none: d_ff",
+        choices=("params", "width", "none"),
+    )
+    expansion: float = key("width of the ungated baseline over D", above=0)
+    multiple_of: int = key("F is rounded to a multiple of this", low=1)
+    d_ff: int | None = key("F itself, for mode none", low=1)
+
+
+@dataclass(kw_only=True)
+class Data:
+    """The text."""
+
+    corpus: str = key("label of the text, part of the run's id")
+    source: str = key("where documents come from", choices=("stdlib", "files"))
+    files: list[str] = key("files, folders or globs, for source files")
+    val_share: float = key("share of documents held out for validation", above=0, below=0.5)
+    test_share: float = key("share of documents held out for the final test", above=0, below=0.5)
+
+
+@dataclass(kw_only=True)
+class Tokenizer:
+    """Text to token ids."""
+
+    kind: str = key("byte: ids are the UTF-8 bytes, 256 is the end of a document", choices=("byte",))
+
+
+@dataclass(kw_only=True)
+class Optim:
+    """Optimiser and learning-rate schedule."""
+
+    name: str = key("optimiser", choices=("adamw",))
+    lr: float = key("peak learning rate", above=0, high=1e9)
+    beta1: float = key("decay of the first moment", low=0, below=1)
+    beta2: float = key("decay of the second moment", low=0, below=1)
+    eps: float = key("added to the root of the second moment", above=0)
+    weight_decay: float = key("decoupled, on matrices only", low=0)
+    clip_norm: float = key("greatest global gradient norm", above=0)
+    schedule: str = key("shape after the warm-up", choices=("cosine", "linear", "wsd", "constant"))
+    warmup_share: float = key("share of the steps spent rising to lr", low=0, below=1)
+    decay_share: float = key("share of the steps spent falling, for schedule wsd", above=0, high=1)
+    floor_share: float = key("final learning rate over lr", low=0, high=1)
+
+
+@dataclass(kw_only=True)
+class Train:
+    """Budget, batches, numbers on the device, and how often to look."""
+
+    tokens: int | None = key("budget in tokens", low=1)
+    steps: int | None = key("budget in optimiser steps", low=1)
+    epochs: float | None = key("budget in passes over the training split", above=0)
+    batch_size: int = key("sequences a step, whatever the accumulation", low=1)
+    grad_accum: int = key("micro-batches a step; divides batch_size", low=1)
+    precision: str = key(
+        "auto: bf16 autocast where the device has it, else fp32", choices=("auto", "bf16", "fp32")
+    )
+    compile: str = key("torch.compile; auto: where a compiler exists", choices=("auto", "true", "false"))
+    device: str = key("auto: cuda, mps, cpu in this order; or cpu, cuda, cuda:N, mps")
+    threads: int | None = key("CPU threads; null leaves the choice to torch", low=1)
+    log_every: int = key("steps between rows of metrics.jsonl", low=1)
+    eval_every: int = key("steps between held-out losses", low=1)
+    eval_tokens: int = key("tokens of the validation split in each of those", low=1)
+    checkpoint_every: int = key("steps between checkpoints", low=1)
+    keep_checkpoints: int = key("checkpoints kept while training", low=1)
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """How the final held-out pass is made; part of the result."""
+
+    stride: int | None = key("tokens between windows of seq_len; null means seq_len", low=1)
+
+
+@dataclass(kw_only=True)
+class Parallel:
+    """Processes of one run."""
+
+    mode: str = key("single: one process", choices=("single",))
+
+
+@dataclass(kw_only=True)
+class Tracker:
+    """Where records go beside metrics.jsonl."""
+
+    name: str = key("none: metrics.jsonl alone", choices=("none",))
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Everything a run may be told."""
+
+    variant: Variant
+    model: Model
+    match: Match
+    data: Data
+    tokenizer: Tokenizer
+    optim: Optim
+    train: Train
+    evaluation: Evaluation
+    parallel: Parallel
+    tracker: Tracker
+    seed: int = key("fixes data order and every initial weight", low=0, high=2**63 - 1)
+    init: str = key("fan_in: normal with std 1/sqrt(fan in)", choices=("fan_in",))
+    numerics_version: int = key("read only: raised when the code alters results")
+
+
+# Keys that cannot change a result, or only in the last bits: not part of a run's id.
+NOT_IN_IDENTITY = frozenset(
+    {
+        "train.device",
+        "train.threads",
+        "train.log_every",
+        "train.eval_every",
+        "train.eval_tokens",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "parallel",
+        "tracker",
+        "variant.family",
+        "variant.formula",
+        "variant.source",
+        "variant.used_by",
+        "data.files",  # the fingerprint of their content stands for them
+    }
+)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones: {"optim.lr": 0.002, …}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def flatten_config(config: Config) -> dict[str, Any]:
+    """All keys of a configuration, dotted, in the order of the schema."""
+    return flatten(dataclasses.asdict(config))
+
+
+def select_identity(config: Config) -> dict[str, Any]:
+    """The dotted keys that determine a run's result; data content is added as fingerprints."""
+    return {
+        dotted: value
+        for dotted, value in flatten_config(config).items()
+        if dotted not in NOT_IN_IDENTITY and dotted.split(".")[0] not in NOT_IN_IDENTITY
+    }
+
+
+def check_config(config: Config) -> None:
+    """Check every range and every rule that spans keys.
+
+    Raises: ConfigError naming the key, the value and what would work.
+    """
+    for group in dataclasses.fields(config):
+        value = getattr(config, group.name)
+        if dataclasses.is_dataclass(value):
+            for entry in dataclasses.fields(value):
+                _check_range(f"{group.name}.{entry.name}", getattr(value, entry.name), entry.metadata)
+        else:
+            _check_range(group.name, value, group.metadata)
+    check_variant(config.variant)
+    model, train, match = config.model, config.train, config.match
+    if model.d_model % model.n_heads or (model.d_model // model.n_heads) % 2:
+        heads = [h for h in range(1, model.d_model + 1) if model.d_model % h == 0 and model.d_model // h % 2 == 0]
+        raise ConfigError(
+            f"model.n_heads={model.n_heads}: model.d_model={model.d_model} must split into heads of even width"
+            + (f"; heads that work: {', '.join(map(str, heads))}" if heads else "; choose an even d_model")
+        )
+    given = [name for name in ("tokens", "steps", "epochs") if getattr(train, name) is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            "the budget is one of train.tokens, train.steps, train.epochs; given: "
+            + (", ".join(f"train.{name}" for name in given) or "none")
+        )
+    if train.batch_size % train.grad_accum:
+        raise ConfigError(
+            f"train.grad_accum={train.grad_accum}: must divide train.batch_size={train.batch_size}"
+        )
+    if match.mode == "none" and match.d_ff is None:
+        raise ConfigError("match=none needs the width itself: match.d_ff=512, say")
+    if match.mode != "none" and match.d_ff is not None:
+        raise ConfigError(f"match.d_ff={match.d_ff}: only match=none takes an explicit width")
+    if config.data.source == "files" and not config.data.files:
+        raise ConfigError("data=text needs files: data.files=notes.txt, or 'data.files=[a.txt,b.txt]'")
+    stride = config.evaluation.stride
+    if stride is not None and stride > model.seq_len:
+        raise ConfigError(f"evaluation.stride={stride}: at most model.seq_len={model.seq_len}")
+    if config.optim.schedule == "wsd" and config.optim.warmup_share + config.optim.decay_share > 1:
+        raise ConfigError("optim.warmup_share + optim.decay_share must be at most 1 for optim.schedule=wsd")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", train.device):
+        raise ConfigError(f"train.device={train.device}: one of auto, cpu, cuda, cuda:N, mps")
+    for dotted, label in (
+        ("variant.name", config.variant.name),
+        ("model.preset", model.preset),
+        ("data.corpus", config.data.corpus),
+    ):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]{0,63}", label):
+            raise ConfigError(f"{dotted}={label!r}: letters, digits, '_' and '.', at most 64, as it names a folder")
+
+
+def check_variant(variant: Variant) -> None:
+    """Check that the fields of a variant do not contradict one another.
+
+    Raises: ConfigError naming the field.
+    """
+    name = variant.name
+    if variant.gated and variant.gate is None:
+        raise ConfigError(f"variant {name}: gated: true needs a gate function (gate: silu, say)")
+    if variant.gated and variant.activation is not None:
+        raise ConfigError(f"variant {name}: a gated variant has gate and value, not activation")
+    if not variant.gated and variant.activation is None:
+        raise ConfigError(f"variant {name}: gated: false needs an activation (activation: relu, say)")
+    if not variant.gated and (variant.gate is not None or variant.value != "identity"):
+        raise ConfigError(f"variant {name}: an ungated variant has an activation, not gate or value")
+    for text in ("formula", "source"):
+        if not getattr(variant, text).strip():
+            raise ConfigError(f"variant {name}: {text} is empty; say where it comes from")
+
+
+def _check_range(dotted: str, value: Any, metadata: Any) -> None:
+    if not metadata or value is None:
+        return
+    low, above, high, below = (metadata[name] for name in ("low", "above", "high", "below"))
+    choices: tuple[str, ...] = metadata["choices"]
+    if choices and value not in choices:
+        hint = suggest(str(value), choices)
+        raise ConfigError(f"{dotted}={value}: one of {', '.join(choices)}{hint}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    inside = (
+        not (isinstance(value, float) and not math.isfinite(value))
+        and (low is None or value >= low)
+        and (above is None or value > above)
+        and (high is None or value <= high)
+        and (below is None or value < below)
+    )
+    if not inside:
+        limits = [
+            f"{sign} {limit:g}"
+            for sign, limit in ((">=", low), (">", above), ("<=", high), ("<", below))
+            if limit is not None
+        ]
+        raise ConfigError(f"{dotted}={value}: must be a finite number {' and '.join(limits)}".rstrip())
