@@ -44,7 +44,9 @@ def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -
     for override in _parse_overrides(words):
         _check_override(override, roots)
         if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: several values are for `glu-bench sweep`, train takes one")
+            raise ConfigError(
+                f"{override.input_line}: several values are for `glu-bench sweep`, train takes one"
+            )
     return _compose(words, config_dir)
 
 
@@ -133,16 +135,17 @@ def expand_grid(overrides: Sequence[str], config_dir: Path | None = None) -> lis
     axes: list[list[str]] = []
     for override in _parse_overrides(words):
         _check_override(override, roots)
-        name = override.input_line.split("=", 1)[0]
+        word = str(override.input_line)
+        name = word.split("=", 1)[0]
         if not override.is_sweep_override():
-            axes.append([override.input_line])
+            axes.append([word])
             continue
         values = list(_sweep_values(override, config_dir))
         if not values:
-            raise ConfigError(f"{override.input_line}: the sweep is empty, nothing matches")
+            raise ConfigError(f"{word}: the sweep is empty, nothing matches")
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
-            raise ConfigError(f"{override.input_line}: {', '.join(twice)} stands there twice")
+            raise ConfigError(f"{word}: {', '.join(twice)} stands there twice")
         axes.append([f"{name}={value}" for value in values])
     return [list(combination) for combination in itertools.product(*axes)]
 
@@ -197,7 +200,7 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
     if config_dir is not None:
         for path in sorted(config_dir.rglob("*.yaml")):
             read_yaml(path)  # says file and line, which Hydra would bury
-        words.append(f"hydra.searchpath=['file://{str(config_dir.resolve())}']")
+        words.append(f"hydra.searchpath=['file://{config_dir.resolve()!s}']")
     ConfigStore.instance().store(name="schema", node=Config)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(find_config_root())):
@@ -280,7 +283,9 @@ def _parse_overrides(words: Iterable[str]) -> list[Override]:
             parsed.append(parser.parse_override(word))
         except HydraException as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"'{word}': {reason}; quote a value with special signs: \"key='a b'\"") from None
+            raise ConfigError(
+                f"'{word}': {reason}; quote a value with special signs: \"key='a b'\""
+            ) from None
     return parsed
 
 
@@ -356,9 +361,9 @@ def _sweep_values(override: Override, config_dir: Path | None) -> Iterable[str]:
     from hydra.core.override_parser.types import Glob
     from hydra.errors import HydraException
 
-    value = override.value()
+    value: Any = override.value()
     if isinstance(value, Glob):
-        return value.filter(list_group(override.key_or_group, config_dir))
+        return list(value.filter(list_group(override.key_or_group, config_dir)))
     try:
         return list(override.sweep_string_iterator())
     except HydraException as error:
@@ -378,5 +383,7 @@ def _key_types() -> dict[str, Any]:
         if group is None:
             hints[entry.name] = typing.get_type_hints(Config)[entry.name]
         else:
-            hints.update({f"{entry.name}.{name}": kind for name, kind in typing.get_type_hints(group).items()})
+            hints.update(
+                {f"{entry.name}.{name}": kind for name, kind in typing.get_type_hints(group).items()}
+            )
     return hints

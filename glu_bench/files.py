@@ -149,15 +149,15 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def hold_lock(folder: Path, name: str = "lock", *, wait: bool = False) -> Iterator[None]:
+def hold_lock(folder: Path, *, timeout_s: float = 1.0) -> Iterator[None]:
     """Hold the folder's lock; it is released even if this process is killed.
 
-    Raises: BusyError at once if another process holds it, unless `wait`.
+    Raises: BusyError naming the holder if it cannot be had within `timeout_s` (-1: wait for ever).
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / f".{name}", timeout=-1 if wait else 0)
-    holder = folder / f".{name}.pid"
+    lock = FileLock(folder / ".lock", timeout=timeout_s)
+    holder = folder / ".lock.pid"
     try:
         lock.acquire()
     except Timeout:
@@ -169,3 +169,17 @@ def hold_lock(folder: Path, name: str = "lock", *, wait: bool = False) -> Iterat
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds the folder's lock at this moment."""
+    import fcntl
+
+    try:
+        with (folder / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

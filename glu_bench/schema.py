@@ -84,7 +84,9 @@ class Data:
 
     corpus: str = key("label of the text, part of the run's id")
     source: str = key("where documents come from", choices=("stdlib", "files"))
-    files: list[str] = key("files, folders or globs, for source files")
+    files: list[str] = key(  # noqa: RUF009  (key is dataclasses.field with a range)
+        "files, folders or globs, for source files"
+    )
     val_share: float = key("share of documents held out for validation", above=0, below=0.5)
     test_share: float = key("share of documents held out for the final test", above=0, below=0.5)
 
@@ -236,9 +238,11 @@ def check_config(config: Config) -> None:
     check_variant(config.variant)
     model, train, match = config.model, config.train, config.match
     if model.d_model % model.n_heads or (model.d_model // model.n_heads) % 2:
-        heads = [h for h in range(1, model.d_model + 1) if model.d_model % h == 0 and model.d_model // h % 2 == 0]
+        heads = [
+            h for h in range(1, model.d_model + 1) if model.d_model % h == 0 and model.d_model // h % 2 == 0
+        ]
         raise ConfigError(
-            f"model.n_heads={model.n_heads}: model.d_model={model.d_model} must split into heads of even width"
+            f"model.n_heads={model.n_heads}: model.d_model={model.d_model} must split into even heads"
             + (f"; heads that work: {', '.join(map(str, heads))}" if heads else "; choose an even d_model")
         )
     given = [name for name in ("tokens", "steps", "epochs") if getattr(train, name) is not None]
@@ -270,7 +274,9 @@ def check_config(config: Config) -> None:
         ("data.corpus", config.data.corpus),
     ):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]{0,63}", label):
-            raise ConfigError(f"{dotted}={label!r}: letters, digits, '_' and '.', at most 64, as it names a folder")
+            raise ConfigError(
+                f"{dotted}={label!r}: letters, digits, '_' and '.', at most 64, as it names a folder"
+            )
 
 
 def check_variant(variant: Variant) -> None:

@@ -43,7 +43,6 @@ def find_activation(name: str) -> Activation:
     Raises: ConfigError with the nearest known name.
     """
     if name not in ACTIVATIONS:
-        raise ConfigError(
-            f"no activation named '{name}'; known: {', '.join(sorted(ACTIVATIONS))}{suggest(name, ACTIVATIONS)}"
-        )
+        known = ", ".join(sorted(ACTIVATIONS))
+        raise ConfigError(f"no activation named '{name}'; known: {known}{suggest(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]

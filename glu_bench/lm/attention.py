@@ -51,7 +51,7 @@ def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
 
 
 def choose_attention(device_type: str, seq_len: int) -> str:
-    """"matmul" or "sdpa", whichever `glu-bench bench step` found faster there.
+    """ "matmul" or "sdpa", whichever `glu-bench bench step` found faster there.
 
     On CPU the flash kernel behind SDPA costs more than the whole T x T matrix up to 512
     tokens; beyond, and on every GPU, memory decides for SDPA.

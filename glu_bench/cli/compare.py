@@ -1,0 +1,78 @@
+"""glu-bench compare: the table and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+
+
+def compare(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN/SWEEP/FOLDER]...", help="What to compare; nothing: all finished runs."),
+    ] = None,
+    *,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="The arm that differences refer to.")
+    ] = None,
+    arms: Annotated[
+        str, typer.Option("--arms", help="Keys that make an arm, such as variant,match.")
+    ] = "variant",
+    split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
+    allow_mixed: Annotated[bool, typer.Option("--allow-mixed", help="One table whatever differs.")] = False,
+    output_dir: OutputDir = OUTPUTS,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Arms side by side, one table a setting.
+
+    Example: glu-bench compare --baseline gelu
+    """
+    from glu_bench.errors import ConfigError
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.tables import render_comparison
+    from glu_bench.study.compare import compare_runs, find_runs
+
+    if split not in ("val", "test"):
+        raise ConfigError(f"--split {split}: val or test")
+    found, named = find_runs(runs or [], output_dir)
+    tables = compare_runs(
+        found,
+        baseline=baseline,
+        split=split,
+        arm_keys=[key.strip() for key in arms.split(",")],
+        allow_mixed=allow_mixed,
+        refuse_mixed=named,
+    )
+    if as_json:
+        print_json({"tables": [_to_json(dataclasses.asdict(table)) for table in tables]})
+        return
+    stdout, stderr = make_stdout(), make_stderr()
+    for table in tables:
+        stdout.print(render_comparison(table))
+        stdout.print(plain(table.verdict))
+        if not quiet:
+            for warning in table.warnings:
+                stderr.print(plain(f"note: {warning}"))
+    if tables[0].left_out and not quiet:
+        stderr.print(plain(f"left out, no second arm in their setting: {', '.join(tables[0].left_out)}"))
+
+
+def _to_json(table: dict[str, Any]) -> dict[str, Any]:
+    """The table under the fixed keys; what is not computed yet is null, so scripts find its place."""
+    later = {
+        "ci95": None,
+        "difference_ci95": None,
+        "p_raw": None,
+        "p_holm": None,
+        "letters": None,
+        "speedup": None,
+    }
+    for arm in table["arms"]:
+        arm.update(later)
+        arm["verdict"] = "baseline" if arm["arm"] == table["baseline"] else "insufficient"
+    return {**table, "detectable_nats": None, "pairs": []}

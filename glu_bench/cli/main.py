@@ -1,0 +1,65 @@
+"""The glu-bench command: verbs, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from glu_bench.cli.bench import app as bench_app
+from glu_bench.cli.compare import compare
+from glu_bench.cli.evaluate import evaluate
+from glu_bench.cli.runs import app as runs_app
+from glu_bench.cli.sample import sample
+from glu_bench.cli.status import status
+from glu_bench.cli.sweep import sweep
+from glu_bench.cli.train import train
+from glu_bench.cli.variants import variants
+from glu_bench.errors import GluBenchError, ResourceError
+
+app = typer.Typer(
+    name="glu-bench",
+    help="Which feed-forward activation should a transformer use, how sure are we, and what does it cost?",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command()(sweep)
+app.command()(status)
+app.command(name="eval")(evaluate)
+app.command()(compare)
+app.command()(sample)
+app.command()(variants)
+app.add_typer(runs_app, name="runs")
+app.add_typer(bench_app, name="bench")
+
+
+def main() -> None:
+    """Run the command line; every failure a person can mend ends in one line and its exit code."""
+    try:
+        app()
+    except GluBenchError as error:
+        _leave(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+    except BrokenPipeError:  # `glu-bench … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (MemoryError, RuntimeError) as error:
+        if (
+            isinstance(error, MemoryError)
+            or "out of memory" in str(error)
+            or "can't allocate memory" in str(error)
+        ):
+            line = str(error).splitlines()[0] if str(error) else "MemoryError"
+            hint = "a smaller model.d_model or train.batch_size, or more train.grad_accum, needs less"
+            _leave(f"out of memory: {line}; {hint}", ResourceError.exit_code)
+        raise
+
+
+def _leave(message: str, exit_code: int) -> None:
+    print(f"glu-bench: {message}", file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,25 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
+OutputDir = Annotated[
+    Path, typer.Option("--output-dir", envvar="GLU_BENCH_OUTPUTS", help="Where runs and sweeps lie.")
+]
+ConfigDir = Annotated[
+    Path | None, typer.Option("--config-dir", help="A folder with configuration groups of your own.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as variant=swiglu seed=1."),
+]
+AllowUnmatched = Annotated[
+    bool, typer.Option("--allow-unmatched", help="Accept an arm over 0.5 % off the baseline's parameters.")
+]
+OUTPUTS = Path("outputs")

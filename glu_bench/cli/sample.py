@@ -1,0 +1,47 @@
+"""glu-bench sample: text from a run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
+
+
+def sample(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run id, a prefix of one, or a folder.")],
+    *,
+    prompt: Annotated[str, typer.Option("--prompt", help="Text to continue.")] = "def ",
+    n_tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to write.")] = 400,
+    temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 takes the likeliest.")] = 0.7,
+    top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Keep only the k likeliest.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = 0,
+    output_dir: OutputDir = OUTPUTS,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a prompt with a run's last checkpoint.
+
+    Example: glu-bench sample swiglu-nano --prompt "class " --temperature 0.6
+    """
+    from glu_bench.data.tokenizers import make_tokenizer
+    from glu_bench.errors import ConfigError
+    from glu_bench.lm.sampling import sample_tokens
+    from glu_bench.runs.folder import find_run
+    from glu_bench.show.console import print_json
+
+    found = find_run(run, output_dir)
+    tokenizer = make_tokenizer(found.config().tokenizer)
+    ids = [int(i) for i in tokenizer.encode(prompt)]
+    if not ids:
+        raise ConfigError("--prompt: at least one character")
+    model = found.load_model()
+    new = list(sample_tokens(model, ids, n_tokens, temperature=temperature, top_k=top_k, seed=seed))
+    text = tokenizer.decode(new)
+    if as_json:
+        print_json({"run_id": found.run_id, "prompt": prompt, "text": text, "tokens": len(new)})
+    else:
+        shown = "".join(c if c.isprintable() or c in "\n\t" else "�" for c in prompt + text)
+        encoding = sys.stdout.encoding or "utf-8"
+        print(shown.encode(encoding, errors="replace").decode(encoding))

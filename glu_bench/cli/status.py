@@ -1,0 +1,58 @@
+"""glu-bench status: what runs, what is left, what failed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
+
+
+def status(
+    sweep: Annotated[str | None, typer.Argument(help="A sweep's id; without one, all sweeps.")] = None,
+    *,
+    output_dir: OutputDir = OUTPUTS,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far sweeps are, from what is on disk.
+
+    Example: glu-bench status
+    """
+    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.numbers import fixed
+    from glu_bench.show.tables import render_rows
+    from glu_bench.study.plan import find_plan, list_plans
+
+    plans = [find_plan(sweep, output_dir)] if sweep else list_plans(output_dir)
+    found: list[dict[str, Any]] = []
+    for plan in plans:
+        runs = []
+        for planned in plan.runs:
+            run = plan.run(planned)
+            rows = run.rows() if run.path.exists() else []
+            last = rows[-1] if rows else {}
+            runs.append(
+                {
+                    "run_id": planned.run_id,
+                    "status": run.status(),
+                    "step": last.get("step", 0),
+                    "n_steps": last.get("n_steps"),
+                    "loss_nats": last.get("loss_nats"),
+                }
+            )
+        found.append({"sweep_id": plan.sweep_id, "planned": len(runs), "runs": runs})
+    if as_json:
+        print_json({"sweeps": found})
+        return
+    stdout = make_stdout()
+    if not found:
+        stdout.print(f"no sweeps under {output_dir}/sweeps")
+    for entry in found:
+        lines = [
+            (r["run_id"], r["status"], f"{r['step']}/{r['n_steps'] or '-'}", fixed(r["loss_nats"]))
+            for r in entry["runs"]
+        ]
+        n_complete = sum(r["status"] == "complete" for r in entry["runs"])
+        title = f"{entry['sweep_id']}: {n_complete} of {entry['planned']} complete"
+        stdout.print(render_rows(title, ("run", "status", "step", "loss"), lines, left=2))

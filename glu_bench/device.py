@@ -1,0 +1,93 @@
+"""Where a run computes and in which precision: `auto` becomes a fact before anything is hashed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import shutil
+from contextlib import AbstractContextManager
+
+import torch
+
+from glu_bench import schema
+from glu_bench.errors import DeviceError
+
+
+def resolve_train(train: schema.Train) -> tuple[schema.Train, list[str]]:
+    """The same settings with device, precision and compile decided, and remarks for a person.
+
+    Raises: DeviceError for a device, precision or compiler that was asked for and is not there.
+    """
+    remarks = []
+    device = resolve_device(train.device)
+    precision = train.precision
+    if precision == "auto":
+        precision = "bf16" if has_bf16(device) else "fp32"
+    elif precision == "bf16" and not has_bf16(device):
+        raise DeviceError(f"train.precision=bf16: {device} has no fast bf16 here; use fp32 or auto")
+    compiled = train.compile
+    missing = find_missing_compiler(device)
+    if compiled == "auto":
+        compiled = "false" if missing else "true"
+        if missing:
+            remarks.append(f"running eagerly: {missing}")
+    elif compiled == "true" and missing:
+        raise DeviceError(f"train.compile=true: {missing}")
+    return dataclasses.replace(train, device=device, precision=precision, compile=compiled), remarks
+
+
+def resolve_device(wanted: str) -> str:
+    """cpu, mps, or cuda:N.
+
+    Raises: DeviceError if it is not there; nothing else is taken in its place.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda:0"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted.startswith("cuda"):
+        n_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = int(wanted.partition(":")[2] or 0)
+        if index >= n_devices:
+            raise DeviceError(
+                f"train.device={wanted}: not there, this machine shows {n_devices} CUDA devices"
+            )
+        return f"cuda:{index}"
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("train.device=mps: not there")
+    return wanted
+
+
+def has_bf16(device: str) -> bool:
+    """Whether matrix products in bf16 are done by the hardware."""
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "cpu":
+        # without these instructions bf16 is emulated and slower than fp32
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def find_missing_compiler(device: str) -> str | None:
+    """Why torch.compile cannot work on this device, or None if it can."""
+    if device == "mps":
+        return "torch.compile is not used on mps"
+    if device.startswith("cuda"):
+        return (
+            None
+            if importlib.util.find_spec("triton")
+            else "torch.compile needs triton, which is not installed"
+        )
+    named = os.environ.get("CXX")
+    if any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"])):
+        return None
+    return "torch.compile needs a C++ compiler, and there is no g++ or clang++ on the PATH"
+
+
+def make_autocast(device: str, precision: str) -> AbstractContextManager[object]:
+    """The context in which the forward pass runs; weights stay fp32 in either precision."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, torch.bfloat16)

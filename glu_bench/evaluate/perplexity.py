@@ -1,0 +1,127 @@
+"""One deterministic pass over held-out tokens, every token but the stream's first scored once.
+
+Windows of T tokens advance by `stride`. The first window scores all its targets, each later
+one only those that no window before it has scored, so with stride < T every token but a few
+has at least T - stride tokens of context. Source: held-out log-perplexity, Shazeer 2020,
+section 3; the sliding window as in transformers' guide to perplexity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from glu_bench.data.prepared import TokenStream
+from glu_bench.errors import DataError
+
+Nats = Callable[[Tensor, Tensor], Tensor]  # (tokens_BT, targets_BT) -> nats_BT, fp32
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Some windows of a stream as one batch.
+
+    Shapes: tokens_BT and targets_BT int64; scored_BT is 1.0 where a target counts here, else 0.0.
+    """
+
+    tokens_BT: NDArray[np.int64]
+    targets_BT: NDArray[np.int64]
+    scored_BT: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutLoss:
+    """What one pass found."""
+
+    split: str
+    nats_per_window: NDArray[np.float64]
+    tokens_per_window: NDArray[np.int64]
+    n_bytes: int  # of the scored tokens; end tokens have none
+    stride: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens scored."""
+        return int(self.tokens_per_window.sum())
+
+    @property
+    def loss_nats(self) -> float:
+        """Mean loss in nats per token."""
+        return float(self.nats_per_window.sum()) / self.n_tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of the original text."""
+        return float(self.nats_per_window.sum()) / (math.log(2) * self.n_bytes)
+
+
+def perplexity(loss_nats: float) -> float | None:
+    """exp(loss), or None where that overflows a float."""
+    return math.exp(loss_nats) if loss_nats < 709 else None  # exp(709.8) is the greatest double
+
+
+def cut_windows(ids: NDArray[np.uint16], seq_len: int, stride: int, batch_size: int) -> Iterator[Windows]:
+    """All windows of a stream in batches of equal shape; the last is filled up with unscored ones."""
+    n_targets = len(ids) - 1
+    starts = [0]
+    while starts[-1] + seq_len < n_targets:
+        starts.append(starts[-1] + stride)
+    for first in range(0, len(starts), batch_size):
+        tokens = np.zeros((batch_size, seq_len), dtype=np.int64)
+        targets = np.zeros((batch_size, seq_len), dtype=np.int64)
+        scored = np.zeros((batch_size, seq_len), dtype=np.float64)
+        for row, start in enumerate(starts[first : first + batch_size]):
+            piece = np.asarray(ids[start : start + seq_len + 1], dtype=np.int64)
+            width = len(piece) - 1
+            tokens[row, :width] = piece[:-1]
+            targets[row, :width] = piece[1:]
+            already = seq_len - stride if start > 0 else 0
+            scored[row, already:width] = 1.0
+        yield Windows(tokens, targets, scored)
+
+
+@torch.no_grad()
+def evaluate_stream(
+    nats: Nats,
+    stream: TokenStream,
+    token_bytes: NDArray[np.int64],
+    *,
+    seq_len: int,
+    batch_size: int,
+    stride: int | None = None,
+    max_tokens: int | None = None,
+    device: str | torch.device = "cpu",
+) -> HeldOutLoss:
+    """Loss of every token of a split but the first, given those before it in its window.
+
+    `token_bytes` gives the bytes of text behind each id, shape (V,). `max_tokens` keeps only the
+    head of the stream.
+    Raises: DataError if no token can be scored.
+    """
+    stride = seq_len if stride is None else stride
+    ids = stream.ids if max_tokens is None else stream.ids[: max_tokens + 1]
+    if len(ids) < 2:
+        raise DataError(f"the {stream.split} split has {len(ids)} tokens, nothing can be scored")
+    sums, counts, n_bytes = [], [], 0
+    for windows in cut_windows(ids, seq_len, stride, batch_size):
+        tokens_BT = torch.from_numpy(windows.tokens_BT).to(device)
+        targets_BT = torch.from_numpy(windows.targets_BT).to(device)
+        nats_BT = nats(tokens_BT, targets_BT).double().cpu().numpy()
+        sums.append((nats_BT * windows.scored_BT).sum(axis=1))
+        counts.append(windows.scored_BT.sum(axis=1).astype(np.int64))
+        n_bytes += int((token_bytes[windows.targets_BT] * windows.scored_BT).sum())
+    tokens_per_window = np.concatenate(counts)
+    real = tokens_per_window > 0  # the filling of the last batch has none
+    return HeldOutLoss(
+        split=stream.split,
+        nats_per_window=np.concatenate(sums)[real],
+        tokens_per_window=tokens_per_window[real],
+        n_bytes=n_bytes,
+        stride=stride,
+    )

@@ -1,0 +1,62 @@
+"""A finished run measured again: on another split, another stride, another text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+
+from glu_bench.data.prepared import TokenSet, prepare_tokens, whole_stream
+from glu_bench.data.tokenizers import make_tokenizer
+from glu_bench.device import make_autocast, resolve_train
+from glu_bench.errors import DataError
+from glu_bench.evaluate.perplexity import HeldOutLoss, evaluate_stream
+from glu_bench.lm.compiled import compile_decoder
+from glu_bench.runs.folder import Run
+
+
+def evaluate_run(
+    run: Run,
+    *,
+    split: str = "test",
+    files: Sequence[str] = (),
+    stride: int | None = None,
+    device: str | None = None,
+) -> HeldOutLoss:
+    """Loss of a run's last checkpoint on one of its splits, or on the whole of other files.
+
+    Precision and compilation are those the run was trained with, so its own test loss comes out
+    again to the last bit on the same machine.
+    Raises: DataError if the text is not the one the run was made with, or no checkpoint verifies.
+    """
+    config = run.config()
+    train, _ = resolve_train(dataclasses.replace(config.train, device=device or config.train.device))
+    model = run.load_model().to(torch.device(train.device))
+    tokenizer = make_tokenizer(config.tokenizer)
+    if files:
+        stream = whole_stream(list(files), tokenizer)
+    else:
+        tokens = prepare_tokens(config)
+        _check_fingerprint(run, tokens)
+        stream = tokens.stream(split)
+    nats = compile_decoder(model) if train.compile == "true" else model.nats
+    with make_autocast(train.device, train.precision):
+        return evaluate_stream(
+            nats,
+            stream,
+            tokenizer.token_bytes(),
+            seq_len=config.model.seq_len,
+            batch_size=train.batch_size // train.grad_accum,
+            stride=stride or config.evaluation.stride,
+            device=train.device,
+        )
+
+
+def _check_fingerprint(run: Run, tokens: TokenSet) -> None:
+    recorded = run.environment().get("data_fingerprint")
+    if recorded != tokens.data_fingerprint:
+        raise DataError(
+            f"{run.run_id}: the text's fingerprint differs, {tokens.data_fingerprint[:12]} here and "
+            f"{str(recorded)[:12]} when it was trained; the files changed, or Python's version did"
+        )

@@ -1,0 +1,229 @@
+"""A run's folder: its id, its files, its status, and what can be loaded from it.
+
+The id is `<variant>-<model>-<data>-s<seed>-<hash10>`; the hash covers everything that
+determines the result, so the same configuration always leads to the same folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glu_bench import config as configuration
+from glu_bench import schema
+from glu_bench.errors import ConfigError, DataError
+from glu_bench.files import dump_json, is_locked, make_folder, read_json, sha256_bytes, write_json, write_text
+from glu_bench.runs.record import read_record, read_rows
+
+if TYPE_CHECKING:
+    from glu_bench.lm.decoder import Decoder
+
+STATUSES = ("planned", "running", "complete", "diverged", "interrupted", "failed")
+
+
+def hash_identity(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> str:
+    """Ten hex digits over all that determines the result."""
+    identity = schema.select_identity(config) | {
+        "data_fingerprint": data_fingerprint,
+        "tokenizer_fingerprint": tokenizer_fingerprint,
+    }
+    return sha256_bytes(dump_json(identity).encode())[:10]
+
+
+def make_run_id(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> str:
+    """The id of the run that this configuration describes."""
+    digest = hash_identity(config, data_fingerprint, tokenizer_fingerprint)
+    return f"{config.variant.name}-{config.model.preset}-{config.data.corpus}-s{config.seed}-{digest}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder on disk."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """The id the run was given: the folder's name, unless a person renamed the folder."""
+        return str(self.environment().get("run_id", self.path.name))
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """The file of logged rows."""
+        return self.path / "metrics.jsonl"
+
+    def config(self) -> schema.Config:
+        """The configuration the run was made with.
+
+        Raises: DataError if config.yaml is missing, broken, or no longer hashes to the run's id.
+        """
+        path = self.path / "config.yaml"
+        if not path.exists():
+            raise DataError(f"{self.path}: not a run folder, there is no config.yaml")
+        config = configuration.read_config(path)
+        facts = self.environment()
+        if "run_id" in facts:
+            expected = make_run_id(config, facts["data_fingerprint"], facts["tokenizer_fingerprint"])
+            if expected != facts["run_id"]:
+                raise DataError(f"{path}: was edited, it describes {expected}, not {facts['run_id']}")
+        return config
+
+    def environment(self) -> dict[str, Any]:
+        """What environment.json says; empty if the run has not begun."""
+        path = self.path / "environment.json"
+        return read_json(path) if path.exists() else {}
+
+    def result(self) -> dict[str, Any]:
+        """The final record.
+
+        Raises: DataError if the run is not complete or the record was edited.
+        """
+        path = self.path / "result.json"
+        if not path.exists():
+            raise DataError(
+                f"{self.run_id}: not complete ({self.status()}); run the same train command to go on"
+            )
+        return read_record(path)
+
+    def failure(self) -> dict[str, Any] | None:
+        """How the run ended badly, if it did and said so."""
+        path = self.path / "failure.json"
+        return read_json(path) if path.exists() else None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of metrics.jsonl."""
+        return read_rows(self.metrics_path)
+
+    def outcome(self) -> str | None:
+        """How the run ended (complete, diverged, failed), or None if it did not."""
+        try:
+            read_record(self.path / "result.json")
+            return "complete"
+        except DataError:
+            failure = self.failure()
+            return str(failure["status"]) if failure else None
+
+    def status(self) -> str:
+        """One of STATUSES, from what is on disk and who holds the lock; never stored."""
+        outcome = self.outcome()
+        if outcome == "complete":
+            return outcome
+        if is_locked(self.path):
+            return "running"
+        if not (self.path / "environment.json").exists():
+            return "planned"
+        return outcome or "interrupted"
+
+    def load_model(self) -> Decoder:
+        """The model of the last checkpoint, on the CPU, in evaluation mode.
+
+        Raises: DataError if no checkpoint verifies or its tensors do not fit the configuration.
+        """
+        from glu_bench.lm.decoder import make_decoder
+        from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
+
+        found = list_checkpoints(self.checkpoints)
+        if not found:
+            raise DataError(f"{self.run_id}: has no checkpoint")
+        checkpoint = load_checkpoint(found[-1], self.run_id)
+        model = make_decoder(self.config(), self.environment()["vocab_size"])
+        load_weights(model, checkpoint.model, str(checkpoint.path))
+        return model.eval()
+
+
+def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
+    """Copy tensors into a model: every name, shape and dtype must agree.
+
+    Raises: DataError naming the first difference.
+    """
+    own = dict(model.named_parameters())
+    for name in sorted(set(own) ^ set(tensors)):
+        side = "missing from" if name in own else "not in the model but in"
+        raise DataError(f"{where}: {name} is {side} the checkpoint")
+    for name, parameter in own.items():
+        tensor = tensors[name]
+        if tensor.shape != parameter.shape or tensor.dtype != parameter.dtype:
+            raise DataError(
+                f"{where}: {name} is {tuple(tensor.shape)} {tensor.dtype} in the checkpoint, "
+                f"{tuple(parameter.shape)} {parameter.dtype} in the model"
+            )
+    model.load_state_dict(tensors)
+
+
+def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any]) -> Run:
+    """Make or enter the folder of a run; `environment` carries run_id and the fingerprints.
+
+    The caller holds no lock yet. A folder that is there must describe the same configuration.
+    Raises: DataError naming the first key that differs; ConfigError if nothing can be written.
+    """
+    run = Run(output_dir / "runs" / environment["run_id"])
+    if run.path.is_symlink():
+        raise DataError(f"{run.path}: a link, not a run folder")
+    make_folder(run.path)
+    path = run.path / "config.yaml"
+    if path.exists() and (run.path / "environment.json").exists():
+        saved, wanted = (schema.select_identity(c) for c in (configuration.read_config(path), config))
+        for dotted, value in wanted.items():
+            if saved[dotted] != value:
+                raise DataError(
+                    f"{path}: was edited, {dotted} is {saved[dotted]!r} there and {value!r} in this command; "
+                    "nothing was changed"
+                )
+    else:
+        write_text(path, configuration.render_config(config))
+        write_json(run.path / "environment.json", environment)
+    return run
+
+
+def list_runs(output_dir: Path) -> list[Run]:
+    """Run folders under an output folder, by name."""
+    runs = output_dir / "runs"
+    if not runs.is_dir():
+        return []
+    return [Run(path) for path in sorted(runs.iterdir()) if (path / "config.yaml").is_file()]
+
+
+def find_run(text: str, output_dir: Path) -> Run:
+    """The run that a folder, an id or a unique prefix of an id names.
+
+    Raises: ConfigError if none or several do.
+    """
+    path = Path(text)
+    if (path / "config.yaml").is_file():
+        return Run(path)
+    known = list_runs(output_dir)
+    found = [run for run in known if run.path.name == text] or [
+        run for run in known if run.path.name.startswith(text)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        some = ", ".join(run.path.name for run in known[:3]) + (" …" if len(known) > 3 else "")
+        raise ConfigError(
+            f"no run '{text}' under {output_dir}/runs" + (f"; there are {some}" if some else "")
+        )
+    raise ConfigError(f"'{text}' names {len(found)} runs: {', '.join(run.path.name for run in found[:5])}")
+
+
+def load_run(path: str | Path) -> Run:
+    """A run folder by path.
+
+    Raises: DataError if it is not one.
+    """
+    if not (Path(path) / "config.yaml").is_file():
+        raise DataError(f"{path}: not a run folder, there is no config.yaml")
+    return Run(Path(path))
+
+
+def restart_run(run: Run) -> None:
+    """Delete what a run has written, so that it begins anew; the caller holds its lock."""
+    for name in ("result.json", "failure.json", "metrics.jsonl", "blocks.safetensors"):
+        (run.path / name).unlink(missing_ok=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)

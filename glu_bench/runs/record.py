@@ -1,0 +1,72 @@
+"""A run's two records: metrics.jsonl, a row a logged step, and result.json, written last.
+
+result.json carries the checksum of its own content, so that an edited one is not taken for a
+finished run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from glu_bench.errors import DataError
+from glu_bench.files import dump_json, explain_disk, read_json, sha256_bytes, write_json, write_text
+
+CHECKSUM = "record_sha256"
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a record with its checksum, atomically."""
+    write_json(path, {**record, CHECKSUM: _digest(record)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record without its checksum.
+
+    Raises: DataError if it is torn or was edited.
+    """
+    record = read_json(path)
+    checksum = record.pop(CHECKSUM, None)
+    if checksum != _digest(record):
+        raise DataError(f"{path}: does not match its checksum, it was edited or torn")
+    return record
+
+
+def append_row(path: Path, row: dict[str, Any]) -> None:
+    """Add a row to metrics.jsonl."""
+    line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    with explain_disk(path, len(line)), path.open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl in order; a torn last line is left out, no file means no row.
+
+    Raises: DataError for a torn line that is not the last.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number == len(lines):
+                break  # the process was killed while it wrote
+            raise DataError(f"{path}:{number}: not a row of JSON") from None
+    return rows
+
+
+def drop_rows_after(path: Path, step: int) -> None:
+    """Keep the rows up to a step, so that a resumed run writes each later one once."""
+    if path.exists():
+        kept = [row for row in read_rows(path) if row["step"] <= step]
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return sha256_bytes(dump_json(record).encode())

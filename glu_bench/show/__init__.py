@@ -1,0 +1,1 @@
+"""What a person sees: tables on stdout, progress on stderr. The only room that knows rich."""

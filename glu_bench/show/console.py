@@ -1,0 +1,40 @@
+"""Where words go: results to stdout, progress and remarks to stderr, and nothing unescaped."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+
+def make_stdout() -> Console:
+    """For results. Piped output is as wide as its content, not cut to a terminal."""
+    return Console(
+        highlight=False, width=None if sys.stdout.isatty() else 200, soft_wrap=not sys.stdout.isatty()
+    )
+
+
+def make_stderr() -> Console:
+    """For progress, remarks and errors."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def is_live(console: Console) -> bool:
+    """Whether a moving screen is wanted there: a real terminal, colours not refused, no CI."""
+    refused = any(os.environ.get(name) for name in ("NO_COLOR", "CI")) or os.environ.get("TERM") == "dumb"
+    return console.is_terminal and not refused
+
+
+def plain(text: object, style: str = "") -> Text:
+    """Text from outside as text: no markup is read, control characters become visible."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
+    return Text(shown, style=style)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One strict JSON object on stdout, schema_version first."""
+    print(json.dumps({"schema_version": 1, **value}, ensure_ascii=False, allow_nan=False))

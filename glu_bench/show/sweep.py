@@ -1,0 +1,89 @@
+"""A sweep as it goes: a line a run in flight and the total on a terminal, a line an end elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from glu_bench.errors import DataError
+from glu_bench.show.console import is_live, plain
+from glu_bench.show.numbers import si
+from glu_bench.study.plan import Plan, PlannedRun
+from glu_bench.study.sweep import RunEnded, RunStarted, SweepEvent, Tick
+
+
+class SweepScreen:
+    """Shows the events of a sweep; what runs do is read from their folders."""
+
+    def __init__(self, console: Console, plan: Plan, quiet: bool) -> None:
+        self.console = console
+        self.plan = plan
+        self.quiet = quiet
+        self.live = is_live(console) and not quiet
+        self.n_ended = 0
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[words]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.total = self.progress.add_task("all runs", total=len(plan.runs), words="")
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> SweepScreen:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def show(self, event: SweepEvent) -> None:
+        """One event of `run_plan`."""
+        if self.quiet:
+            return
+        if isinstance(event, RunStarted):
+            if self.live:
+                self.tasks[event.planned.run_id] = self.progress.add_task(
+                    event.planned.run_id, total=1, words="starting"
+                )
+        elif isinstance(event, RunEnded):
+            self._end(event)
+        elif isinstance(event, Tick) and self.live:
+            for planned in event.in_flight:
+                self._update(planned)
+
+    def _end(self, event: RunEnded) -> None:
+        self.n_ended += 1
+        run_id = event.planned.run_id
+        if run_id in self.tasks:
+            self.progress.remove_task(self.tasks.pop(run_id))
+        self.progress.update(
+            self.total, completed=self.n_ended, words=f"{self.n_ended}/{len(self.plan.runs)}"
+        )
+        words = event.status if event.status != "skipped" else "complete already"
+        if event.status in ("complete", "skipped"):
+            record = self.plan.run(event.planned).result()
+            words += f", test loss {record['test_loss_nats']:.4f}, {si(record['tokens_per_s'])} tok/s"
+        if event.reason:
+            words += f": {event.reason} (log: {event.log})"
+        self.console.print(plain(f"[{self.n_ended}/{len(self.plan.runs)}] {run_id}: {words}"))
+
+    def _update(self, planned: PlannedRun) -> None:
+        run = self.plan.run(planned)
+        try:
+            rows = run.rows()
+        except DataError:
+            return  # a row is being written
+        if rows:
+            row = rows[-1]
+            words = f"step {row['step']}  loss {row['loss_nats']:.4f}  {si(row['tokens_per_s'])} tok/s"
+            self.progress.update(
+                self.tasks[planned.run_id], completed=row["step"], total=row["n_steps"], words=words
+            )

@@ -1,0 +1,284 @@
+"""Runs side by side: arms within settings, means over seeds, differences to a baseline.
+
+An arm is what the keys declared to vary say; a setting is everything else that determines a
+result. Runs of different settings never share a table unless asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glu_bench import schema
+from glu_bench.errors import ConfigError, DataError
+from glu_bench.evaluate.perplexity import perplexity
+from glu_bench.runs.folder import Run, find_run, list_runs
+from glu_bench.study.plan import find_plan, load_plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One row: the finished runs of an arm over its seeds."""
+
+    arm: str
+    n_finished: int
+    n_planned: int
+    n_diverged: int
+    mean_loss_nats: float | None
+    sd_loss_nats: float | None  # None with fewer than two seeds
+    perplexity: float | None  # exp of the mean loss
+    bits_per_byte: float | None
+    difference_nats: float | None  # to the baseline, over the seeds both have
+    n_shared_seeds: int
+    n_params: int | None
+    n_ffn_params: int | None
+    match_residual: float | None
+    flops_per_token: int | None
+    tokens_per_s: float | None
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One table: the arms of one setting, best first."""
+
+    setting: str
+    baseline: str
+    split: str
+    arms: list[Arm]
+    left_out: list[str]
+    warnings: list[str]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    run: Run
+    identity: dict[str, Any]
+    seed: int
+    status: str
+    result: dict[str, Any] | None
+
+
+def compare_runs(
+    paths: Sequence[str | Path | Run],
+    *,
+    baseline: str | None = None,
+    split: str = "test",
+    arm_keys: Sequence[str] = ("variant",),
+    allow_mixed: bool = False,
+    refuse_mixed: bool = False,
+) -> list[Comparison]:
+    """One comparison a setting that has two arms or more; all in one if `allow_mixed`.
+
+    `refuse_mixed` is for runs a person named one by one.
+    Raises: ConfigError if nothing can be compared, the baseline is no arm, or runs disagree.
+    """
+    entries = [_read(run if isinstance(run, Run) else Run(Path(run))) for run in paths]
+    if not entries:
+        raise ConfigError(
+            "no runs to compare; train some first: glu-bench sweep variant=gelu,swiglu seed=0,1"
+        )
+    groups: dict[tuple[tuple[str, str], ...], list[_Entry]] = {}
+    for entry in entries:
+        setting = {} if allow_mixed else _setting_of(entry.identity, arm_keys)
+        groups.setdefault(tuple((name, repr(value)) for name, value in sorted(setting.items())), []).append(
+            entry
+        )
+    if refuse_mixed and len(groups) > 1:
+        difference = _first_difference(groups)
+        raise ConfigError(f"the runs differ in more than {', '.join(arm_keys)}: {difference}; --allow-mixed")
+    tables, left_out = [], []
+    for members in groups.values():
+        arms = {_arm_of(entry.identity, arm_keys) for entry in members}
+        if len(arms) < 2 or not any(entry.result for entry in members):
+            left_out += [entry.run.path.name for entry in members]
+        else:
+            tables.append(members)
+    if not tables:
+        raise ConfigError(
+            f"{len(entries)} runs, but no setting has two arms with a finished run; "
+            "glu-bench runs list shows them"
+        )
+    return [_tabulate(members, baseline, split, arm_keys, sorted(left_out)) for members in tables]
+
+
+def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run], bool]:
+    """Runs that words name (run, sweep or folder; none: all there are), and whether each was named.
+
+    Raises: ConfigError for a word that names nothing.
+    """
+    if not texts:
+        return list_runs(output_dir), False
+    runs: dict[Path, Run] = {}
+    named = True
+    for text in texts:
+        path = Path(text)
+        if (path / "plan.json").is_file():
+            plan = load_plan(path)
+            found = [plan.run(planned) for planned in plan.runs]
+        elif (path / "config.yaml").is_file():
+            runs[path.resolve()] = Run(path)
+            continue
+        elif path.is_dir() and ((path / "runs").is_dir() or any(path.glob("*/config.yaml"))):
+            found = list_runs(path) or [Run(inner.parent) for inner in sorted(path.glob("*/config.yaml"))]
+        else:
+            try:
+                run = find_run(text, output_dir)
+                runs[run.path.resolve()] = run
+                continue
+            except ConfigError as error:
+                try:
+                    plan = find_plan(text, output_dir)
+                except ConfigError:
+                    raise error from None
+                found = [plan.run(planned) for planned in plan.runs]
+        named = False
+        runs.update({run.path.resolve(): run for run in found})
+    return [run for run in runs.values() if (run.path / "config.yaml").is_file()], named
+
+
+def _read(run: Run) -> _Entry:
+    config = run.config()
+    facts = run.environment()
+    identity = schema.select_identity(config)
+    identity["data_fingerprint"] = facts.get("data_fingerprint")
+    identity["tokenizer_fingerprint"] = facts.get("tokenizer_fingerprint")
+    status = run.status()
+    return _Entry(run, identity, config.seed, status, run.result() if status == "complete" else None)
+
+
+def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
+    return any(dotted == key or dotted.startswith(f"{key}.") for key in arm_keys)
+
+
+def _setting_of(identity: dict[str, Any], arm_keys: Sequence[str]) -> dict[str, Any]:
+    return {name: v for name, v in identity.items() if name != "seed" and not _is_arm_key(name, arm_keys)}
+
+
+def _arm_of(identity: dict[str, Any], arm_keys: Sequence[str]) -> str:
+    names = {"variant": "variant.name", "model": "model.preset", "match": "match.mode", "data": "data.corpus"}
+    names |= {"optim": "optim.name", "tokenizer": "tokenizer.kind"}
+    parts = []
+    for key in arm_keys:
+        dotted = names.get(key, key)
+        if dotted not in identity:
+            raise ConfigError(f"--arms {key}: no such key among those that determine a result")
+        parts.append(str(identity[dotted]) if key in names else f"{key}={identity[dotted]}")
+    return " ".join(parts)
+
+
+def _first_difference(groups: dict[tuple[tuple[str, str], ...], list[_Entry]]) -> str:
+    one, other = list(groups)[:2]
+    name, here, there = next((a, va, vb) for (a, va), (_, vb) in zip(one, other, strict=True) if va != vb)
+    return f"{name} is {here} and {there}"
+
+
+def _describe_setting(identity: dict[str, Any]) -> str:
+    budget = next(
+        f"{identity[f'train.{unit}']:,} {unit}"
+        for unit in ("tokens", "steps", "epochs")
+        if identity[f"train.{unit}"]
+    )
+    return ", ".join(
+        [
+            f"{identity['model.preset']} {identity['model.d_model']}x{identity['model.n_layers']}",
+            str(identity["data.corpus"]),
+            budget,
+            f"match {identity['match.mode']}",
+            f"{identity['optim.name']} lr {identity['optim.lr']:g}",
+            str(identity["train.precision"]),
+        ]
+    )
+
+
+def _losses(entries: list[_Entry], split: str) -> dict[int, float]:
+    return {e.seed: float(e.result[f"{split}_loss_nats"]) for e in entries if e.result is not None}
+
+
+def _tabulate(
+    members: list[_Entry],
+    baseline: str | None,
+    split: str,
+    arm_keys: Sequence[str],
+    left_out: list[str],
+) -> Comparison:
+    by_arm: dict[str, list[_Entry]] = {}
+    for entry in sorted(members, key=lambda e: (e.seed, e.run.path.name)):
+        by_arm.setdefault(_arm_of(entry.identity, arm_keys), []).append(entry)
+    if baseline is not None and baseline not in by_arm:
+        raise ConfigError(f"--baseline {baseline}: not among the arms {', '.join(sorted(by_arm))}")
+    losses = {arm: _losses(entries, split) for arm, entries in by_arm.items()}
+    finished = [arm for arm in by_arm if losses[arm]]
+    chosen = baseline or _choose_baseline(finished)
+    warnings = []
+    rows = []
+    for arm, entries in by_arm.items():
+        row = _make_arm(arm, entries, losses[arm], losses[chosen], split)
+        rows.append(row)
+        if row.n_finished < row.n_planned:
+            warnings.append(f"{arm}: the mean is over {row.n_finished} of {row.n_planned} runs")
+    rows.sort(key=lambda row: (row.mean_loss_nats is None, row.mean_loss_nats or 0.0, row.arm))
+    return Comparison(
+        setting=_describe_setting(members[0].identity),
+        baseline=chosen,
+        split=split,
+        arms=rows,
+        left_out=left_out,
+        warnings=sorted(warnings),
+        verdict=_say_verdict(rows),
+    )
+
+
+def _choose_baseline(finished: list[str]) -> str:
+    for familiar in ("gelu", "relu", "swish"):
+        if familiar in finished:
+            return familiar
+    return sorted(finished)[0]
+
+
+def _make_arm(
+    arm: str, entries: list[_Entry], losses: dict[int, float], base: dict[int, float], split: str
+) -> Arm:
+    results = [entry.result for entry in entries if entry.result is not None]
+    mean = statistics.fmean(losses.values()) if losses else None
+    shared = sorted(set(losses) & set(base))
+    one = results[0] if results else {}
+    speeds = [r["tokens_per_s"] for r in results if r["tokens_per_s"] is not None]
+    return Arm(
+        arm=arm,
+        n_finished=len(losses),
+        n_planned=len(entries),
+        n_diverged=sum(entry.status == "diverged" for entry in entries),
+        mean_loss_nats=mean,
+        sd_loss_nats=statistics.stdev(losses.values()) if len(losses) > 1 else None,
+        perplexity=perplexity(mean) if mean is not None else None,
+        bits_per_byte=statistics.fmean(r[f"{split}_bits_per_byte"] for r in results) if results else None,
+        difference_nats=statistics.fmean(losses[s] - base[s] for s in shared) if shared else None,
+        n_shared_seeds=len(shared),
+        n_params=one.get("n_params"),
+        n_ffn_params=one.get("n_ffn_params"),
+        match_residual=one.get("match_residual"),
+        flops_per_token=one.get("flops_per_token"),
+        tokens_per_s=statistics.median(speeds) if speeds else None,
+        peak_bytes=max((r["peak_bytes"] for r in results), default=None),
+    )
+
+
+def _say_verdict(rows: list[Arm]) -> str:
+    """The order in words; whether it could be chance is not tested yet, and that is said."""
+    ranked = [row for row in rows if row.mean_loss_nats is not None and math.isfinite(row.mean_loss_nats)]
+    if len(ranked) < 2:
+        raise DataError("fewer than two arms have a finished run")
+    best, second = ranked[0], ranked[1]
+    assert best.mean_loss_nats is not None
+    assert second.mean_loss_nats is not None
+    gap = second.mean_loss_nats - best.mean_loss_nats
+    return (
+        f"{best.arm} has the least mean loss, {gap:.4f} nats below {second.arm}; "
+        "no test of significance was made, so this is an order, not a finding"
+    )

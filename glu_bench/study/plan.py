@@ -1,0 +1,154 @@
+"""What a sweep will run, on disk before anything starts.
+
+outputs/sweeps/<sweep id>/plan.json lists every run with its id and its override words; runs
+themselves lie in outputs/runs/ like any other, so sweeps that overlap share them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from glu_bench import schema
+from glu_bench.config import expand_grid, load_config
+from glu_bench.data.prepared import TokenSet, prepare_tokens
+from glu_bench.device import resolve_train
+from glu_bench.errors import ConfigError, DataError
+from glu_bench.ffn.matching import check_receipt, match_width
+from glu_bench.files import dump_json, make_folder, read_json, sha256_bytes, write_json
+from glu_bench.runs.folder import Run, make_run_id
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep: its id and the words that make it."""
+
+    run_id: str
+    words: list[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep: all its runs in the order of the grid."""
+
+    sweep_id: str
+    folder: Path
+    runs: list[PlannedRun]
+
+    def run(self, planned: PlannedRun) -> Run:
+        """The folder of a planned run, there or not."""
+        return Run(self.folder.parent.parent / "runs" / planned.run_id)
+
+
+def make_plan(
+    overrides: Sequence[str],
+    output_dir: Path,
+    *,
+    name: str | None = None,
+    config_dir: Path | None = None,
+    allow_unmatched: bool = False,
+    write: bool = True,
+) -> Plan:
+    """Every combination of the swept values, checked; texts are tokenised, nothing is trained.
+
+    Raises: ConfigError for a grid that cannot run, the same run twice, or a name in use for
+    another grid.
+    """
+    runs: list[PlannedRun] = []
+    prepared: dict[str, TokenSet] = {}
+    for words in expand_grid(overrides, config_dir):
+        config = load_config(words, config_dir)
+        receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
+        check_receipt(receipt, allow_unmatched)
+        run_id = _identify(config, prepared)
+        same = next((planned for planned in runs if planned.run_id == run_id), None)
+        if same is not None:
+            raise ConfigError(f"the same run twice: {' '.join(same.words)} and {' '.join(words)}")
+        runs.append(PlannedRun(run_id, words))
+    grid = dump_json({"runs": [planned.run_id for planned in runs]})
+    sweep_id = name or f"sweep-{sha256_bytes(grid.encode())[:10]}"
+    if "/" in sweep_id or sweep_id.startswith("."):
+        raise ConfigError(f"--name {sweep_id}: a plain folder name, without '/' or a leading '.'")
+    plan = Plan(sweep_id, output_dir / "sweeps" / sweep_id, runs)
+    if write:
+        _write_plan(plan)
+    return plan
+
+
+def load_plan(folder: Path) -> Plan:
+    """The plan in a sweep's folder.
+
+    Raises: DataError if it is missing or broken.
+    """
+    record = read_json(folder / "plan.json")
+    try:
+        runs = [
+            PlannedRun(str(entry["run_id"]), [str(w) for w in entry["words"]]) for entry in record["runs"]
+        ]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{folder}/plan.json: not a plan ({error})") from None
+    for planned in runs:
+        if Path(planned.run_id).name != planned.run_id or planned.run_id.startswith("."):
+            raise DataError(f"{folder}/plan.json: {planned.run_id!r} is not a run id")
+    return Plan(folder.name, folder, runs)
+
+
+def list_plans(output_dir: Path) -> list[Plan]:
+    """All sweeps under an output folder, by name."""
+    sweeps = output_dir / "sweeps"
+    if not sweeps.is_dir():
+        return []
+    return [load_plan(path) for path in sorted(sweeps.iterdir()) if (path / "plan.json").is_file()]
+
+
+def find_plan(text: str, output_dir: Path) -> Plan:
+    """The sweep that a folder, an id or a unique prefix of an id names.
+
+    Raises: ConfigError if none or several do.
+    """
+    if (Path(text) / "plan.json").is_file():
+        return load_plan(Path(text))
+    known = list_plans(output_dir)
+    found = [plan for plan in known if plan.sweep_id == text] or [
+        plan for plan in known if plan.sweep_id.startswith(text)
+    ]
+    if len(found) != 1:
+        names = ", ".join(plan.sweep_id for plan in (found or known)[:5]) or "none"
+        raise ConfigError(f"'{text}' names {len(found)} sweeps under {output_dir}/sweeps; there: {names}")
+    return found[0]
+
+
+def _write_plan(plan: Plan) -> None:
+    record = {
+        "schema_version": 1,
+        "sweep_id": plan.sweep_id,
+        "runs": [dataclasses.asdict(planned) for planned in plan.runs],
+    }
+    make_folder(plan.folder)
+    path = plan.folder / "plan.json"
+    if not path.exists():
+        write_json(path, record)
+        return
+    before = {planned.run_id for planned in load_plan(plan.folder).runs}
+    now = {planned.run_id for planned in plan.runs}
+    if before != now:
+        gone, new = sorted(before - now), sorted(now - before)
+        parts = [f"{len(ids)} {word} ({ids[0]}, …)" for ids, word in ((gone, "gone"), (new, "new")) if ids]
+        raise ConfigError(
+            f"sweep {plan.sweep_id} has another grid: {', '.join(parts)}; choose another --name"
+        )
+
+
+def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> str:
+    """The id that training this configuration will get; texts are prepared once each."""
+    train, _ = resolve_train(config.train)
+    config = dataclasses.replace(config, train=train)
+    key = dump_json(
+        {"data": dataclasses.asdict(config.data), "tokenizer": dataclasses.asdict(config.tokenizer)}
+    )
+    if key not in prepared:
+        prepared[key] = prepare_tokens(config)
+    tokens = prepared[key]
+    return make_run_id(config, tokens.data_fingerprint, tokens.tokenizer.fingerprint)

@@ -1,0 +1,1 @@
+"""The loop, optimiser, schedule, device and precision. Yields records; knows no screen."""

@@ -1,0 +1,107 @@
+"""The final record of a run and what it refers to."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glu_bench import schema
+from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
+from glu_bench.files import explain_disk, fsync_dir, fsync_file, sha256_file
+from glu_bench.lm.counts import Counts
+from glu_bench.lm.decoder import Decoder
+from glu_bench.runs.folder import Run
+from glu_bench.train.progress import Progress
+
+
+def collect_weights(model: Decoder) -> dict[str, Tensor]:
+    """Every parameter by name, fp32 on the CPU; a tied matrix stands there once."""
+    return {name: p.detach().to("cpu", torch.float32).contiguous() for name, p in model.named_parameters()}
+
+
+def hash_weights(model: Decoder) -> str:
+    """sha256 over the names and bits of all parameters."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(collect_weights(model).items()):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_blocks(path: Path, found: dict[str, HeldOutLoss]) -> None:
+    """Nats and tokens of each held-out window, so that arms can be compared window by window."""
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    for split, loss in found.items():
+        arrays[f"{split}/nats"] = loss.nats_per_window
+        arrays[f"{split}/tokens"] = loss.tokens_per_window
+    work = path.with_name(f".{path.name}.tmp")
+    with explain_disk(path):
+        save_file(arrays, work)
+        fsync_file(work)
+        work.replace(path)
+        fsync_dir(path.parent)
+
+
+def make_result(
+    config: schema.Config,
+    run: Run,
+    progress: Progress,
+    counts: Counts,
+    found: dict[str, HeldOutLoss],
+    model: Decoder,
+    n_steps: int,
+) -> dict[str, Any]:
+    """The final record; its keys are those of `train --json`."""
+    assert progress.first_loss_nats is not None
+    test, val = found["test"], found["val"]
+    return {
+        "run_id": run.run_id,
+        "status": "complete",
+        "variant": config.variant.name,
+        "model": config.model.preset,
+        "data": config.data.corpus,
+        "seed": config.seed,
+        "val_loss_nats": val.loss_nats,
+        "val_bits_per_byte": val.bits_per_byte,
+        "test_loss_nats": test.loss_nats,
+        "test_perplexity": perplexity(test.loss_nats),
+        "test_bits_per_byte": test.bits_per_byte,
+        "train_loss_nats": progress.train_loss_nats,
+        "best_val_loss_nats": progress.best_val_loss_nats,
+        "best_val_step": progress.best_val_step,
+        "unstable": progress.train_loss_nats > progress.first_loss_nats,
+        "n_params": counts.n_params,
+        "n_ffn_params": counts.n_ffn_params,
+        "d_ff": counts.d_ff,
+        "match_residual": counts.match_residual,
+        "flops_per_token": counts.flops_per_token,
+        "tokens": progress.tokens,
+        "steps": n_steps,
+        "tokens_per_s": progress.tokens_per_s,
+        "elapsed_s": progress.elapsed_s,
+        "peak_bytes": read_peak_bytes(config.train.device),
+        "exact": progress.exact,
+        "window": config.model.seq_len,
+        "stride": test.stride,
+        "n_test_tokens": test.n_tokens,
+        "n_test_bytes": test.n_bytes,
+        "blocks_sha256": sha256_file(run.path / "blocks.safetensors"),
+        "parameters_sha256": hash_weights(model),
+    }
+
+
+def read_peak_bytes(device: str) -> int:
+    """Greatest memory in use: of the allocator on a GPU, of the whole process on a CPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
