@@ -76,10 +76,10 @@ def sweep(
         stderr.print(
             plain(
                 f"{plan.sweep_id}: {len(plan.runs)} planned, {counts['complete']} trained, "
-                f"{counts['skipped']} complete already, {len(failed)} failed\n"
-                f"compare them: glu-bench compare {plan.sweep_id}"
+                f"{counts['skipped']} complete already, {len(failed)} failed"
             )
         )
+        stderr.print(plain(f"compare them: glu-bench compare {plan.sweep_id}"))
     if failed:
         lines = [f"  {e.planned.run_id}: {e.status}, {e.reason}; log: {e.log}" for e in failed]
         raise SweepIncompleteError(

@@ -69,4 +69,5 @@ def train(
     stdout.print(render_result(record))
     if not quiet:
         short = finished.run.path.name
-        stderr.print(plain(f"folder: {finished.run.path}\nread from it: glu-bench sample {short}"))
+        stderr.print(plain(f"folder: {finished.run.path}"))
+        stderr.print(plain(f"read from it: glu-bench sample {short}"))

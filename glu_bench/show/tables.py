@@ -16,7 +16,13 @@ from glu_bench.study.compare import Comparison
 
 def make_table(title: str, columns: Sequence[str], left: int = 1) -> Table:
     """A plain table whose first `left` columns are text and the others numbers."""
-    table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=plain(title) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_header=any(columns),
+    )
     for at, name in enumerate(columns):
         table.add_column(name, justify="left" if at < left else "right", no_wrap=True)
     return table

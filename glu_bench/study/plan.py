@@ -26,7 +26,7 @@ class PlannedRun:
     """One run of a sweep: its id and the words that make it."""
 
     run_id: str
-    words: list[str]
+    words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def make_plan(
         same = next((planned for planned in runs if planned.run_id == run_id), None)
         if same is not None:
             raise ConfigError(f"the same run twice: {' '.join(same.words)} and {' '.join(words)}")
-        runs.append(PlannedRun(run_id, words))
+        runs.append(PlannedRun(run_id, tuple(words)))
     grid = dump_json({"runs": [planned.run_id for planned in runs]})
     sweep_id = name or f"sweep-{sha256_bytes(grid.encode())[:10]}"
     if "/" in sweep_id or sweep_id.startswith("."):
@@ -84,9 +84,7 @@ def load_plan(folder: Path) -> Plan:
     """
     record = read_json(folder / "plan.json")
     try:
-        runs = [
-            PlannedRun(str(entry["run_id"]), [str(w) for w in entry["words"]]) for entry in record["runs"]
-        ]
+        runs = [PlannedRun(str(entry["run_id"]), tuple(map(str, entry["words"]))) for entry in record["runs"]]
     except (KeyError, TypeError) as error:
         raise DataError(f"{folder}/plan.json: not a plan ({error})") from None
     for planned in runs:
