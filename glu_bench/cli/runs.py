@@ -7,49 +7,83 @@ from typing import Annotated, Any
 
 import typer
 
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
+from glu_bench.cli.diff import diff
+from glu_bench.cli.import_runs import import_runs
+from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.prune import prune
+from glu_bench.cli.verify import verify
 
 app = typer.Typer(help="Run folders.", no_args_is_help=True, rich_markup_mode=None)
+app.command()(diff)
+app.command()(verify)
+app.command(name="import")(import_runs)
+app.command()(prune)
 
 
 @app.command(name="list")
-def list_all(*, output_dir: OutputDir = OUTPUTS, as_json: AsJson = False) -> None:
+def list_all(
+    *,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="KEY=VALUE", help="Only runs where it holds; = != < >; repeatable."),
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option("--sort", metavar="KEY", help="Order by a setting or result.")
+    ] = None,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    output_dir: OutputDir = OUTPUTS,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
     """List the runs under the output folder.
 
-    Example: glu-bench runs list
+    Example: glu-bench runs list --where variant=swiglu --where 'optim.lr>1e-3' --sort test_loss_nats
     """
+    from glu_bench.errors import DataError
     from glu_bench.runs.folder import list_runs
-    from glu_bench.show.console import make_stdout, print_json
-    from glu_bench.show.numbers import fixed
+    from glu_bench.runs.selection import check_names, collect_facts, parse_condition, sort_key
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.numbers import cell, fixed
     from glu_bench.show.tables import render_rows
 
+    conditions = [parse_condition(text) for text in where or []]
     found: list[dict[str, Any]] = []
+    unread: list[str] = []
     for run in list_runs(output_dir):
-        status = run.status()
-        record = run.result() if status == "complete" else {}
-        found.append(
-            {
-                "run_id": run.run_id,
-                "run_dir": str(run.path),
-                "status": status,
-                "test_loss_nats": record.get("test_loss_nats"),
-                "tokens": record.get("tokens"),
-            }
-        )
+        try:
+            facts = collect_facts(run)
+        except DataError as error:
+            unread.append(str(error))
+            facts = {"run_id": run.path.name, "status": run.status()}
+        found.append({**facts, "run_dir": str(run.path)})
+    asked = [condition.name for condition in conditions] + ([sort] if sort else [])
+    check_names(asked, found)
+    found = [facts for facts in found if all(condition.holds(facts) for condition in conditions)]
+    if sort:
+        found.sort(key=lambda facts: sort_key(facts.get(sort)), reverse=reverse)
+        found.sort(key=lambda facts: facts.get(sort) is None)  # what is absent is last either way
+    elif reverse:
+        found.reverse()
+    stderr = make_stderr()
+    for line in unread if not quiet else ():
+        stderr.print(plain(f"note: {line}"))
+    columns = ["run_id", "run_dir", "status", "variant", "seed", "test_loss_nats", "tokens"]
+    extra = [name for name in dict.fromkeys(asked) if name not in columns]
     if as_json:
-        print_json({"runs": found})
+        print_json({"runs": [{name: facts.get(name) for name in [*columns, *extra]} for facts in found]})
         return
     rows = [
         (
-            r["run_id"],
-            r["status"],
-            fixed(r["test_loss_nats"]),
-            "-" if r["tokens"] is None else f"{r['tokens']:,}",
+            facts["run_id"],
+            facts["status"],
+            fixed(facts.get("test_loss_nats")),
+            cell(facts.get("tokens")),
+            *(cell(facts.get(name)) for name in extra),
         )
-        for r in found
+        for facts in found
     ]
     title = f"{len(rows)} runs under {output_dir}/runs"
-    make_stdout().print(render_rows(title, ("run", "status", "test loss", "tokens"), rows, left=2))
+    make_stdout().print(render_rows(title, ("run", "status", "test loss", "tokens", *extra), rows, left=2))
 
 
 @app.command()

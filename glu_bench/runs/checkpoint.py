@@ -97,14 +97,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name)
 
 
-def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
-    """Read a checkpoint after verifying every file against the manifest.
+def check_checkpoint(path: Path, run_id: str | None = None) -> int:
+    """The step of a checkpoint, every file of which agrees with the manifest; no tensor is read.
 
     Raises: DataError if a file is missing, altered, a link, or of another run or format.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     manifest = read_json(path / "manifest.json")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
@@ -121,12 +118,27 @@ def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
             raise DataError(f"{file}: missing, or a link")
         if sha256_file(file) != checksums[name]:
             raise DataError(f"{file}: content does not match the manifest")
+    step = manifest.get("step")
+    if not isinstance(step, int):
+        raise DataError(f"{path}: the manifest says step {step!r}")
+    return step
+
+
+def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
+    """Read a checkpoint after verifying every file against the manifest.
+
+    Raises: DataError if a file is missing, altered, a link, or of another run or format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    step = check_checkpoint(path, run_id)
     try:
         model = load_file(path / "model.safetensors")
         optimizer = load_file(path / "optimizer.safetensors")
     except SafetensorError as error:
         raise DataError(f"{path}: not readable ({error})") from None
-    return Checkpoint(path, int(manifest["step"]), model, optimizer, read_json(path / "state.json"))
+    return Checkpoint(path, step, model, optimizer, read_json(path / "state.json"))
 
 
 def load_latest(folder: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:

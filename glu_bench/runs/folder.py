@@ -187,7 +187,11 @@ def list_runs(output_dir: Path) -> list[Run]:
     runs = output_dir / "runs"
     if not runs.is_dir():
         return []
-    return [Run(path) for path in sorted(runs.iterdir()) if (path / "config.yaml").is_file()]
+    return [
+        Run(path)
+        for path in sorted(runs.iterdir())
+        if (path / "config.yaml").is_file() and not path.name.startswith(".")  # .…tmp: half copied or deleted
+    ]
 
 
 def find_run(text: str, output_dir: Path) -> Run:

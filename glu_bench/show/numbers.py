@@ -36,3 +36,22 @@ def perplexity_text(value: float | None) -> str:
     if value is None:
         return ">1e308"
     return f"{value:.3f}" if value < 1e4 else f"{value:.3g}"
+
+
+def cell(value: object) -> str:
+    """Any value in a table: whole numbers in groups of three, others as they are written."""
+    if value is None:
+        return "-"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def binary_size(n_bytes: int) -> str:
+    """1536 as 1.5 KiB."""
+    value, unit = float(n_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
