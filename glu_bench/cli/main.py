@@ -9,6 +9,7 @@ import typer
 
 from glu_bench.cli.bench import app as bench_app
 from glu_bench.cli.compare import compare
+from glu_bench.cli.doctor import doctor
 from glu_bench.cli.evaluate import evaluate
 from glu_bench.cli.runs import app as runs_app
 from glu_bench.cli.sample import sample
@@ -33,6 +34,7 @@ app.command(name="eval")(evaluate)
 app.command()(compare)
 app.command()(sample)
 app.command()(variants)
+app.command()(doctor)
 app.add_typer(runs_app, name="runs")
 app.add_typer(bench_app, name="bench")
 
