@@ -7,13 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from glu_bench.cli.completion import complete_run_or_sweep
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
 
 
 def compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN/SWEEP/FOLDER]...", help="What to compare; nothing: all finished runs."),
+        typer.Argument(
+            metavar="[RUN/SWEEP/FOLDER]...",
+            help="What to compare; nothing: all finished runs.",
+            autocompletion=complete_run_or_sweep,
+        ),
     ] = None,
     *,
     baseline: Annotated[

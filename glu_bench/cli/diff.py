@@ -7,12 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
+from glu_bench.cli.completion import complete_run
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A run id, a prefix of one, or a folder.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other run.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="A run id, a prefix of one, or a folder.", autocompletion=complete_run
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other run.", autocompletion=complete_run)],
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,

@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
+from glu_bench.cli.completion import complete_run
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
 
 
 def evaluate(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="Run ids, prefixes of them, or folders.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Run ids, prefixes of them, or folders.", autocompletion=complete_run
+        ),
     ],
     *,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",

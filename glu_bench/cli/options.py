@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from glu_bench.cli.completion import complete_setting
+
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no remarks.")]
 OutputDir = Annotated[
@@ -17,7 +19,11 @@ ConfigDir = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as variant=swiglu seed=1."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings, such as variant=swiglu seed=1.",
+        autocompletion=complete_setting,
+    ),
 ]
 AllowUnmatched = Annotated[
     bool, typer.Option("--allow-unmatched", help="Accept an arm over 0.5 % off the baseline's parameters.")

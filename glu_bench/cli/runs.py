@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from glu_bench.cli.completion import complete_run
 from glu_bench.cli.diff import diff
 from glu_bench.cli.import_runs import import_runs
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
@@ -88,7 +89,12 @@ def list_all(
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run id, a prefix of one, or a folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run id, a prefix of one, or a folder.", autocompletion=complete_run
+        ),
+    ],
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,

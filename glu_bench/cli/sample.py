@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from glu_bench.cli.completion import complete_run
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
 
 
 def sample(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run id, a prefix of one, or a folder.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run id, a prefix of one, or a folder.", autocompletion=complete_run
+        ),
+    ],
     *,
     prompt: Annotated[str, typer.Option("--prompt", help="Text to continue.")] = "def ",
     n_tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to write.")] = 400,

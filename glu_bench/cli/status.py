@@ -6,11 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
+from glu_bench.cli.completion import complete_sweep
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
 
 
 def status(
-    sweep: Annotated[str | None, typer.Argument(help="A sweep's id; without one, all sweeps.")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Argument(help="A sweep's id; without one, all sweeps.", autocompletion=complete_sweep),
+    ] = None,
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from glu_bench.cli.completion import complete_variant
 from glu_bench.cli.options import AsJson, ConfigDir
 
 
 def variants(
-    name: Annotated[str | None, typer.Argument(help="One variant in full; without it, all.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One variant in full; without it, all.", autocompletion=complete_variant),
+    ] = None,
     *,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,

@@ -6,13 +6,18 @@ from typing import Annotated
 
 import typer
 
+from glu_bench.cli.completion import complete_run
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
 
 
 def verify(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Run ids, prefixes or folders; nothing: all there are."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Run ids, prefixes or folders; nothing: all there are.",
+            autocompletion=complete_run,
+        ),
     ] = None,
     *,
     output_dir: OutputDir = OUTPUTS,
