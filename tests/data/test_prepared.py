@@ -16,6 +16,7 @@ from glu_bench.data import prepared
 from glu_bench.data.prepared import SPLITS, TokenSet, choose_split, find_cache, prepare_tokens, whole_stream
 from glu_bench.data.tokenizers import ByteTokenizer
 from glu_bench.errors import DataError
+from glu_bench.files import sha256_bytes
 from tests.conftest import TinyConfig, command_env, make_text
 
 END = ByteTokenizer.end_id
@@ -124,8 +125,10 @@ def test_equal_documents_share_a_split(prepare: Prepare, tmp_path: Path) -> None
 
 
 def test_equal_documents_of_a_small_text_share_a_split(prepare: Prepare, tmp_path: Path) -> None:
-    for i in range(12):
-        (tmp_path / f"{i:02d}.txt").write_text("a b c d\n" if i % 2 else f"number {i}\n")
+    lines = sorted((f"line {i}\n" for i in range(100)), key=lambda line: sha256_bytes(line.encode()))
+    repeated, *others = lines[0], *lines[-6:]
+    for i, line in enumerate([repeated] * 6 + others):
+        (tmp_path / f"{i:02d}.txt").write_text(line)
     tokens = prepare(tmp_path / "*.txt")
     held = [set(documents_of(tokens, split)) for split in SPLITS]
     assert held[0].isdisjoint(held[1] | held[2])
