@@ -36,8 +36,6 @@ def nats_of_target(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
     return targets_BT.float() / 7
 
 
-
-
 @st.composite
 def shapes(draw: st.DrawFn) -> tuple[int, int, int, int]:
     """(tokens in the stream, T, stride, B), the stride at most T."""
