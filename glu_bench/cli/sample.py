@@ -23,6 +23,10 @@ def sample(
     n_tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to write.")] = 400,
     temperature: Annotated[float, typer.Option("--temperature", min=0, help="0 takes the likeliest.")] = 0.7,
     top_k: Annotated[int | None, typer.Option("--top-k", min=1, help="Keep only the k likeliest.")] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", min=0, max=1, help="Keep only the likeliest that together reach this."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = 0,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
@@ -31,6 +35,7 @@ def sample(
 
     Example: glu-bench sample swiglu-nano --prompt "class " --temperature 0.6
     """
+    from glu_bench.data.stream import TextStream
     from glu_bench.data.tokenizers import make_tokenizer
     from glu_bench.errors import ConfigError
     from glu_bench.lm.sampling import sample_tokens
@@ -43,11 +48,31 @@ def sample(
     if not ids:
         raise ConfigError("--prompt: at least one character")
     model = found.load_model()
-    new = list(sample_tokens(model, ids, n_tokens, temperature=temperature, top_k=top_k, seed=seed))
-    text = tokenizer.decode(new)
+    stream = TextStream(tokenizer.decode)
+    pieces: list[str] = []
+
+    def show(piece: str) -> None:
+        pieces.append(piece)
+        if not as_json and piece:
+            _write(piece)
+
+    if not as_json:
+        _write(prompt)
+    tokens = sample_tokens(model, ids, n_tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    for token in tokens:
+        show(stream.push(token))
+    show(stream.close())
     if as_json:
-        print_json({"run_id": found.run_id, "prompt": prompt, "text": text, "tokens": len(new)})
+        print_json(
+            {"run_id": found.run_id, "prompt": prompt, "text": "".join(pieces), "tokens": len(stream.ids)}
+        )
     else:
-        shown = "".join(c if c.isprintable() or c in "\n\t" else "�" for c in prompt + text)
-        encoding = sys.stdout.encoding or "utf-8"
-        print(shown.encode(encoding, errors="replace").decode(encoding))
+        _write("\n")
+
+
+def _write(text: str) -> None:
+    """Characters at once, those that could move the cursor or that the terminal lacks replaced."""
+    shown = "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(shown.encode(encoding, errors="replace").decode(encoding))
+    sys.stdout.flush()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
+from glu_bench.lm.cached import CachedDecoder
 from glu_bench.lm.decoder import Decoder
 
 
@@ -17,25 +19,50 @@ def sample_tokens(
     *,
     temperature: float = 0.8,
     top_k: int | None = None,
+    top_p: float | None = None,
     seed: int = 0,
 ) -> Iterator[int]:
     """Ids that continue a prompt of at least one id; the same seed gives the same text.
 
     Temperature 0 takes the likeliest token. The context is the last seq_len tokens.
     """
-    device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    tokens = list(prompt)
+    cached = CachedDecoder(model)
+    unread = list(prompt)
     for _ in range(n_tokens):
-        context = torch.tensor([tokens[-model.config.seq_len :]], device=device)
-        logits_V = model(context)[0, -1].float().cpu()
-        if top_k is not None:
-            least = logits_V.topk(min(top_k, len(logits_V))).values[-1]
-            logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))
-        if temperature == 0:
-            token = int(logits_V.argmax())
-        else:
-            probabilities_V = torch.softmax(logits_V / temperature, dim=-1)
-            token = int(torch.multinomial(probabilities_V, 1, generator=generator))
-        tokens.append(token)
+        logits_V = cached.read(unread).float().cpu()
+        token = choose_token(logits_V, generator, temperature=temperature, top_k=top_k, top_p=top_p)
+        unread = [token]
         yield token
+
+
+def choose_token(
+    logits_V: Tensor,
+    generator: torch.Generator,
+    *,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> int:
+    """One token: of the `top_k` likeliest, then of the fewest whose probabilities reach `top_p`.
+
+    Source of the latter: Holtzman et al. 2019, arXiv 1904.09751 (nucleus sampling).
+    """
+    if temperature == 0:
+        return int(logits_V.argmax())
+    if top_k is not None:
+        least = logits_V.topk(min(top_k, len(logits_V))).values[-1]
+        logits_V = logits_V.masked_fill(logits_V < least, float("-inf"))
+    probabilities_V = torch.softmax(logits_V / temperature, dim=-1)
+    if top_p is not None:
+        probabilities_V = keep_nucleus(probabilities_V, top_p)
+    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+
+
+def keep_nucleus(probabilities_V: Tensor, top_p: float) -> Tensor:
+    """The likeliest tokens until their sum reaches top_p, at least one; all others 0. Not renormalised."""
+    sorted_V, order_V = probabilities_V.sort(descending=True, stable=True)
+    before_V = sorted_V.cumsum(0) - sorted_V  # what likelier tokens already cover
+    kept_V = torch.where(before_V < top_p, sorted_V, 0.0)
+    kept_V[0] = sorted_V[0]
+    return torch.zeros_like(probabilities_V).scatter(0, order_V, kept_V)
