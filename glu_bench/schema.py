@@ -155,7 +155,7 @@ class Parallel:
 class Tracker:
     """Where records go beside metrics.jsonl."""
 
-    name: str = key("none: metrics.jsonl alone", choices=("none",))
+    name: str = key("none: metrics.jsonl alone", choices=("none", "tensorboard", "wandb"))
 
 
 @dataclass(kw_only=True)

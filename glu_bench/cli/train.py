@@ -36,6 +36,7 @@ def train(
         print(render_config(config), end="")
         return
 
+    from glu_bench.interop.tracking import Tracking, make_tracker
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.progress import TrainScreen
     from glu_bench.show.tables import render_result
@@ -44,7 +45,16 @@ def train(
     from glu_bench.train.stop import catch_signals
 
     stderr = make_stderr()
-    with catch_signals() as stop, TrainScreen(stderr, quiet) as screen:
+    tracker = make_tracker(config.tracker, output_dir)
+
+    def warn(line: str) -> None:
+        stderr.print(plain(f"warning: {line}"))
+
+    with (
+        catch_signals() as stop,
+        TrainScreen(stderr, quiet) as screen,
+        Tracking(config.tracker.name, tracker, warn) as tracking,
+    ):
         finished: Finished | None = None
         for event in train_run(
             config,
@@ -56,6 +66,7 @@ def train(
             on_prepare=screen.prepare,
         ):
             screen.show(event)
+            tracking.hear(event)
             if isinstance(event, Finished):
                 finished = event
     assert finished is not None  # train_run ends with it or raises
