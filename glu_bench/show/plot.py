@@ -52,18 +52,26 @@ class Canvas:
 
 
 def draw_curve(
-    x: Sequence[float], y: Sequence[float], *, width: int, height: int, unicode: bool, axes: bool = True
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    width: int,
+    height: int,
+    unicode: bool,
+    axes: bool = True,
+    x_limits: tuple[float, float] | None = None,
 ) -> list[str]:
     """Lines of text with the curve, its greatest and least value at the left.
 
-    `width` counts the labels. Values that are not finite are left out; nothing to draw is no line.
+    `width` counts the labels; `x_limits` leaves room beside the points. Values that are not finite
+    are left out; nothing to draw is no line.
     """
     points = [(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)]
     if not points or width < 1:
         return []
     n_label = LABEL_WIDTH if width >= 3 * LABEL_WIDTH else 0
     canvas = Canvas(width - n_label, height, unicode)
-    x_low, x_high = _limits([a for a, _ in points])
+    x_low, x_high = x_limits or _limits([a for a, _ in points])
     y_low, y_high = _limits([b for _, b in points])
 
     def place(a: float, b: float) -> tuple[int, int]:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from glu_bench.show.console import is_live, plain
+from glu_bench.show.loss_curve import LossCurve
 from glu_bench.show.numbers import duration, si
 from glu_bench.train.events import Evaluating, Event, Logged, Started
 
 LINE_EVERY_S = 15.0  # between lines that no evaluation calls for
+
+
+class CurveProgress(Progress):
+    """A bar with the loss curve below it."""
+
+    curve: LossCurve | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What rich draws at each refresh."""
+        yield from super().get_renderables()
+        if self.curve is not None:
+            yield from self.curve.render(self.console)
 
 
 class TrainScreen:
@@ -24,7 +38,7 @@ class TrainScreen:
         self.live = is_live(console) and not quiet
         self.val_text = "-"
         self.last_line_at = 0.0
-        self.progress = Progress(
+        self.progress = CurveProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total}"),
@@ -79,6 +93,9 @@ class TrainScreen:
         if self.live:
             if self.task is not None:
                 self.progress.remove_task(self.task)
+            self.progress.curve = LossCurve(event.n_steps)
+            for row in event.run.rows() if event.resumed_step else ():
+                self.progress.curve.add(row["step"], row["loss_nats"])
             name = event.config.variant.name
             self.task = self.progress.add_task(
                 name, total=event.n_steps, completed=event.resumed_step, words="first step: compiling"
@@ -91,6 +108,8 @@ class TrainScreen:
         speed = si(row["tokens_per_s"])
         words = f"loss {row['loss_nats']:.4f}  val {self.val_text}  {speed} tok/s"
         if self.live and self.task is not None:
+            if self.progress.curve is not None:
+                self.progress.curve.add(row["step"], row["loss_nats"])
             self.progress.update(self.task, completed=row["step"], words=words)
         elif "val_loss_nats" in row or time.monotonic() - self.last_line_at > LINE_EVERY_S:
             self.last_line_at = time.monotonic()
