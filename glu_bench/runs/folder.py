@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, Any
 from glu_bench import config as configuration
 from glu_bench import schema
 from glu_bench.errors import ConfigError, DataError
-from glu_bench.files import dump_json, is_locked, make_folder, read_json, sha256_bytes, write_json, write_text
+from glu_bench.files import (
+    dump_json,
+    is_locked,
+    make_folder,
+    read_json,
+    sha256_bytes,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from glu_bench.runs.record import read_record, read_rows
 
 if TYPE_CHECKING:
+    from glu_bench.data.tokenizers import Tokenizer
     from glu_bench.lm.decoder import Decoder
 
 STATUSES = ("planned", "running", "complete", "diverged", "interrupted", "failed")
@@ -121,6 +131,22 @@ class Run:
             return "planned"
         return outcome or "interrupted"
 
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer the run was trained with.
+
+        Raises: DataError if tokenizer.json is missing or is another one.
+        """
+        from glu_bench.data.prepared import load_prepared_tokenizer
+
+        tokenizer = load_prepared_tokenizer(self.path, self.config().tokenizer)
+        recorded = self.environment().get("tokenizer_fingerprint")
+        if tokenizer.fingerprint != recorded:
+            raise DataError(
+                f"{self.path}/tokenizer.json: {tokenizer.vocab_size} ids, fingerprint "
+                f"{tokenizer.fingerprint[:12]}; the run was trained with {str(recorded)[:12]}"
+            )
+        return tokenizer
+
     def load_model(self) -> Decoder:
         """The model of the last checkpoint, on the CPU, in evaluation mode.
 
@@ -180,6 +206,13 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
         write_text(path, configuration.render_config(config))
         write_json(run.path / "environment.json", environment)
     return run
+
+
+def keep_tokenizer(run: Run, source: Path) -> None:
+    """Copy the tokenizer into the run folder, so that the run can be read without the cache."""
+    path = run.path / "tokenizer.json"
+    if not path.exists():
+        write_bytes(path, source.read_bytes())
 
 
 def list_runs(output_dir: Path) -> list[Run]:
