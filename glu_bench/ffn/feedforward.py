@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from glu_bench import schema
 from glu_bench.errors import ConfigError
 from glu_bench.ffn.formula import Formula, load_variant
+from glu_bench.ffn.lean import lean_feedforward
 from glu_bench.ffn.matching import check_receipt, match_width
 
 
@@ -40,17 +41,30 @@ class FeedForward(nn.Module):
     """x to y through a hidden vector of width d_ff.
 
     Shapes: (..., d_in) to (..., d_out); d_out is d_in unless given.
+    `fast` takes the step of ffn/lean.py, which runs no hook of the parts; else part by part.
     """
 
     def __init__(
-        self, formula: Formula, d_in: int, d_ff: int, d_out: int | None = None, bias: bool = False
+        self,
+        formula: Formula,
+        d_in: int,
+        d_ff: int,
+        d_out: int | None = None,
+        bias: bool = False,
+        fast: bool = True,
     ) -> None:
         super().__init__()
+        self.fast = fast
         self.hidden = HiddenProjection(formula, d_in, d_ff, bias)
         self.down = nn.Linear(d_ff, d_in if d_out is None else d_out, bias=bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """The block's output, to be added to the residual stream."""
+        if self.fast:
+            into = self.hidden.in_proj
+            return lean_feedforward(
+                x_BTD, into.weight, into.bias, self.down.weight, self.down.bias, self.hidden.formula
+            )
         y_BTD: Tensor = self.down(self.hidden(x_BTD))
         return y_BTD
 

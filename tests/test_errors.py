@@ -1,0 +1,36 @@
+"""Exit codes and suggestions."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from glu_bench import errors
+from glu_bench.errors import InterruptedRunError, suggest
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code"),
+    [
+        ("ConfigError", 2),
+        ("DataError", 3),
+        ("DivergedError", 4),
+        ("SweepIncompleteError", 5),
+        ("ResourceError", 6),
+        ("DeviceError", 7),
+        ("BusyError", 75),
+    ],
+)
+def test_each_mistake_has_the_exit_code_that_scripts_rely_on(name: str, exit_code: int) -> None:
+    assert getattr(errors, name).exit_code == exit_code
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_exits_as_a_shell_reports_the_signal(number: int, exit_code: int) -> None:
+    assert InterruptedRunError("stopped", number).exit_code == exit_code
+
+
+def test_suggest_names_the_nearest_word_and_says_nothing_of_far_ones() -> None:
+    assert suggest("swigloo", ["relu", "swiglu"]) == "; did you mean 'swiglu'?"
+    assert suggest("quux", ["relu", "swiglu"]) == ""

@@ -1,0 +1,137 @@
+"""Types, ranges and rules of the configuration's keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from glu_bench import schema
+from glu_bench.config import list_keys
+from glu_bench.errors import ConfigError
+from tests.conftest import TinyConfig
+
+
+def test_every_key_explains_itself() -> None:
+    without = [dotted for dotted, entry in list_keys().items() if not entry.metadata.get("help")]
+    assert without == []
+
+
+def test_no_field_but_the_formulas_has_a_default() -> None:
+    with_default = {
+        dotted
+        for dotted, entry in list_keys().items()
+        if entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+    }
+    assert {dotted.split(".")[0] for dotted in with_default} <= {"variant"}
+
+
+def test_every_name_left_out_of_the_identity_is_a_key_or_a_group() -> None:
+    keys = set(list_keys())
+    groups = {dotted.split(".")[0] for dotted in keys}
+    assert keys | groups >= schema.NOT_IN_IDENTITY
+
+
+def test_select_identity_leaves_out_exactly_the_named_keys(tiny_config: TinyConfig) -> None:
+    config = tiny_config()
+    left_out = set(schema.flatten_config(config)) - set(schema.select_identity(config))
+    assert left_out == {
+        dotted
+        for dotted in list_keys()
+        if dotted in schema.NOT_IN_IDENTITY or dotted.split(".")[0] in schema.NOT_IN_IDENTITY
+    }
+
+
+def _numbers_outside(metadata: Any) -> list[float]:
+    outside = [math.nan, math.inf]
+    outside += [metadata["low"] - 1] if metadata["low"] is not None else []
+    outside += [metadata["high"] * 2 + 1] if metadata["high"] is not None else []
+    outside += [metadata[name] for name in ("above", "below") if metadata[name] is not None]
+    return outside
+
+
+NUMBER_KEYS = [
+    dotted
+    for dotted, entry in list_keys().items()
+    if any(entry.metadata[bound] is not None for bound in ("low", "above", "high", "below"))
+]
+
+
+@pytest.mark.parametrize("dotted", NUMBER_KEYS)
+def test_a_number_outside_its_range_is_refused_by_name(dotted: str, tiny_config: TinyConfig) -> None:
+    for number in _numbers_outside(list_keys()[dotted].metadata):
+        config = tiny_config()
+        *group, name = dotted.split(".")
+        setattr(getattr(config, group[0]) if group else config, name, number)
+        with pytest.raises(ConfigError, match=dotted.replace(".", r"\.")):
+            schema.check_config(config)
+
+
+CHOICE_KEYS = [dotted for dotted, entry in list_keys().items() if entry.metadata["choices"]]
+
+
+@pytest.mark.parametrize("dotted", CHOICE_KEYS)
+def test_a_word_outside_its_choices_is_refused_by_name(dotted: str, tiny_config: TinyConfig) -> None:
+    config = tiny_config()
+    *group, name = dotted.split(".")
+    setattr(getattr(config, group[0]) if group else config, name, "nosuch")
+    with pytest.raises(ConfigError, match=f"{dotted}=nosuch"):
+        schema.check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.d_model=33"], "even heads"),
+        (["model.n_heads=5"], "heads that work: 1, 2, 3, 4, 6, 8, 12, 24"),
+        (["train.batch_size=4", "train.grad_accum=3"], "must divide train.batch_size=4"),
+        (["match=none"], r"match\.d_ff"),
+        (["match.d_ff=64"], "only match=none"),
+        (["data.files=[]"], r"data\.files="),
+        (["evaluation.stride=17"], r"at most model\.seq_len=16"),
+        (["optim.schedule=wsd", "optim.warmup_share=0.9"], "at most 1"),
+        (["train.device=gpu"], "cuda"),
+        (["model.preset=a/b"], "names a folder"),
+        (["model.preset=../x"], "names a folder"),
+        (["model.preset='a b'"], "names a folder"),
+        (["data.corpus=.hidden"], "names a folder"),
+    ],
+)
+def test_keys_that_contradict_one_another_are_refused(
+    words: list[str], message: str, tiny_config: TinyConfig
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        tiny_config(*words)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("n_heads", [1, 2, 3, 4, 6, 8, 12, 24])
+def test_every_number_of_heads_that_the_message_names_works(n_heads: int, tiny_config: TinyConfig) -> None:
+    assert tiny_config(f"model.n_heads={n_heads}").model.n_heads == n_heads
+
+
+def test_two_budgets_at_once_are_refused(tiny_config: TinyConfig) -> None:
+    config = tiny_config("train.steps=3")
+    config.train.tokens = 5
+    with pytest.raises(ConfigError, match=r"train\.tokens, train\.steps"):
+        schema.check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gate": None}, "needs a gate"),
+        ({"activation": "relu"}, "not activation"),
+        ({"gated": False}, "needs an activation"),
+        ({"gated": False, "activation": "relu"}, "not gate or value"),
+        ({"formula": " "}, "formula is empty"),
+        ({"source": ""}, "source is empty"),
+    ],
+)
+def test_a_variant_that_contradicts_itself_is_refused(
+    change: dict[str, Any], message: str, tiny_config: TinyConfig
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        schema.check_variant(dataclasses.replace(tiny_config("variant=swiglu").variant, **change))
