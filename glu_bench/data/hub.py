@@ -10,6 +10,8 @@ from glu_bench import schema
 from glu_bench.data.rows import pick_column
 from glu_bench.errors import DataError, suggest
 
+STREAM_RETRIES = 2  # after a connection broke off while streaming
+
 
 def read_split(data: schema.Data, split: str) -> Iterator[str]:
     """Text of each row of a split, in order; streamed in constant memory if data.streaming.
@@ -32,6 +34,9 @@ def _load(data: schema.Data, split: str) -> Any:
 
     assert data.path is not None  # check_config saw to it
     config.USE_PARQUET_EXPORT = False  # else the dataset viewer, another server, is asked
+    # by default a broken stream is tried 20 times, each try again with the client's own: ten minutes
+    config.STREAMING_OPEN_MAX_RETRIES = config.STREAMING_READ_MAX_RETRIES = STREAM_RETRIES
+    config.STREAMING_OPEN_RETRY_INTERVAL = config.STREAMING_READ_RETRY_INTERVAL = 1
     names = get_dataset_split_names(data.path, data.name, revision=data.revision)
     if split not in names:
         raise DataError(
