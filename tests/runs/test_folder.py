@@ -1,0 +1,327 @@
+"""A run's folder: its id, its status, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glu_bench import schema
+from glu_bench.config import list_keys, render_config
+from glu_bench.errors import ConfigError, DataError, DivergedError, InterruptedRunError
+from glu_bench.files import hold_lock
+from glu_bench.lm.decoder import make_decoder
+from glu_bench.runs.environment import read_environment
+from glu_bench.runs.folder import (
+    STATUSES,
+    Run,
+    find_run,
+    list_runs,
+    load_run,
+    load_weights,
+    make_run_id,
+    open_run,
+    restart_run,
+)
+from tests.conftest import StopAt, TinyConfig, Train
+
+
+def id_of(config: schema.Config, data: str = "d", tokenizer: str = "t") -> str:
+    return make_run_id(config, data, tokenizer)
+
+
+def change(config: schema.Config, dotted: str) -> schema.Config:
+    """The same configuration with another value at one key."""
+    *group, name = dotted.split(".")
+    changed = copy.deepcopy(config)
+    holder = getattr(changed, group[0]) if group else changed
+    value = getattr(holder, name)
+    other: Any
+    if isinstance(value, bool):
+        other = not value
+    elif isinstance(value, int | float):
+        other = value + 1
+    elif isinstance(value, str):
+        other = value + "x"
+    elif isinstance(value, list):
+        other = [*value, "x"]
+    else:
+        other = 1
+    setattr(holder, name, other)
+    return changed
+
+
+@pytest.mark.parametrize("dotted", list_keys())
+def test_the_id_follows_every_key_that_determines_the_result_and_no_other(
+    dotted: str, tiny_config: TinyConfig
+) -> None:
+    config = tiny_config()
+    left_out = dotted in schema.NOT_IN_IDENTITY or dotted.split(".")[0] in schema.NOT_IN_IDENTITY
+    assert (id_of(change(config, dotted)) == id_of(config)) == left_out
+
+
+def test_the_id_follows_text_and_tokenizer(tiny_config: TinyConfig) -> None:
+    config = tiny_config()
+    assert len({id_of(config), id_of(config, data="e"), id_of(config, tokenizer="u")}) == 3
+
+
+def test_the_id_is_the_same_for_ever(tiny_config: TinyConfig) -> None:
+    words = ("train.precision=fp32", "train.compile=false", "train.device=cpu", "seed=3")
+    given = id_of(tiny_config("model.seq_len=16", *words))
+    assert re.fullmatch(r"swiglu-pico-text-s3-[0-9a-f]{10}", given)
+    assert given == id_of(tiny_config("model.seq_len=16", *words))
+
+
+def make_folder_of(
+    tiny_config: TinyConfig, output_dir: Path, *words: str, seed: int = 0, data: str = "d"
+) -> Run:
+    """A run folder as it stands before the first step."""
+    config = tiny_config(f"seed={seed}", *words)
+    facts = {"data_fingerprint": data, "tokenizer_fingerprint": "t", "vocab_size": 257}
+    return open_run(output_dir, config, {"run_id": make_run_id(config, data, "t"), **facts})
+
+
+def test_a_run_folder_gives_back_its_configuration(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    run = make_folder_of(tiny_config, tmp_path)
+    assert run.config() == tiny_config("seed=0")
+    assert run.run_id == run.path.name
+    assert load_run(run.path) == run == load_run(str(run.path))
+
+
+def test_entering_a_folder_again_writes_nothing(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    run = make_folder_of(tiny_config, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in run.path.iterdir()}
+    make_folder_of(tiny_config, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in run.path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "dotted"),
+    [("lr: 0.002", "lr: 0.003", "optim.lr"), ("steps: 6", "steps: 7", "train.steps")],
+)
+def test_an_edited_config_is_named_by_its_first_key_and_nothing_is_overwritten(
+    old: str, new: str, dotted: str, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    run = make_folder_of(tiny_config, tmp_path)
+    path = run.path / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(DataError, match=dotted):
+        make_folder_of(tiny_config, tmp_path)
+    assert path.read_text() == text.replace(old, new)
+    with pytest.raises(DataError, match="was edited"):
+        run.config()
+
+
+def test_a_config_that_is_no_longer_one_is_refused(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    run = make_folder_of(tiny_config, tmp_path)
+    (run.path / "config.yaml").write_text("seed: [")
+    for attempt in (run.config, lambda: make_folder_of(tiny_config, tmp_path)):
+        with pytest.raises(DataError, match=r"config\.yaml:1"):
+            attempt()
+
+
+def test_a_folder_that_is_a_link_is_refused(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    run = make_folder_of(tiny_config, tmp_path)
+    shutil.move(run.path, tmp_path / "elsewhere")
+    run.path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="a link"):
+        make_folder_of(tiny_config, tmp_path)
+
+
+def test_a_half_made_folder_is_entered(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    run = make_folder_of(tiny_config, tmp_path)
+    (run.path / "environment.json").unlink()
+    assert run.status() == "planned"
+    (run.path / "config.yaml").write_text("torn")
+    assert make_folder_of(tiny_config, tmp_path).config() == tiny_config("seed=0")
+
+
+@pytest.fixture
+def three_runs(tiny_config: TinyConfig, tmp_path: Path) -> list[Run]:
+    words = ("variant=gelu", "variant=geglu", "variant=relu")
+    return [make_folder_of(tiny_config, tmp_path, word) for word in words]
+
+
+def test_runs_are_found_by_id_prefix_and_folder(three_runs: list[Run], tmp_path: Path) -> None:
+    gelu, geglu, relu = three_runs
+    assert find_run("relu", tmp_path) == relu
+    assert find_run("gelu-pico", tmp_path) == gelu
+    assert find_run(geglu.run_id, tmp_path) == geglu
+    assert find_run(str(geglu.path), tmp_path / "elsewhere").path == geglu.path
+
+
+def test_an_exact_id_wins_over_a_longer_one(three_runs: list[Run], tmp_path: Path) -> None:
+    relu = three_runs[2]
+    shutil.copytree(relu.path, relu.path.with_name(relu.path.name + "-copy"))
+    assert find_run(relu.run_id, tmp_path).path == relu.path
+
+
+def test_a_prefix_of_several_runs_names_them(three_runs: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"names 2 runs: geglu.*, gelu"):
+        find_run("ge", tmp_path)
+
+
+def test_a_name_of_no_run_says_which_there_are(three_runs: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no run 'swiglu'.*geglu"):
+        find_run("swiglu", tmp_path)
+    with pytest.raises(ConfigError, match="no run 'x'"):
+        find_run("x", tmp_path / "nosuch")
+
+
+@pytest.mark.parametrize("text", ["../..", ".", "", "a\0b", "x" * 300, "/etc"])
+def test_a_name_that_leaves_the_folder_is_no_run(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        find_run(text, tmp_path)
+
+
+def test_what_is_no_run_folder_is_neither_listed_nor_loaded(three_runs: list[Run], tmp_path: Path) -> None:
+    (tmp_path / "runs" / "notes").mkdir()
+    (tmp_path / "runs" / "file.txt").write_text("x")
+    assert list_runs(tmp_path) == sorted(three_runs, key=lambda run: run.path.name)
+    assert list_runs(tmp_path / "nosuch") == []
+    with pytest.raises(DataError, match="not a run folder"):
+        load_run(tmp_path / "runs" / "notes")
+
+
+def test_the_status_comes_from_what_is_on_disk(train: Train, tiny_config: TinyConfig, tmp_path: Path) -> None:
+    run = make_folder_of(tiny_config, tmp_path / "made")
+    assert run.status() == "interrupted"
+    with hold_lock(run.path):
+        assert run.status() == "running"
+    with pytest.raises(DataError, match="not complete"):
+        run.result()
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(2))
+    (stopped,) = list_runs(tmp_path)
+    assert stopped.status() == "interrupted"
+    assert train()["run_id"] == stopped.run_id
+    assert stopped.status() == "complete"
+    with hold_lock(stopped.path):
+        assert stopped.status() == "complete"
+    assert {"interrupted", "running", "complete", "planned"} <= set(STATUSES)
+
+
+def test_an_edited_result_is_not_taken_for_complete(train: Train, tmp_path: Path) -> None:
+    first = train()
+    (run,) = list_runs(tmp_path)
+    record = json.loads((run.path / "result.json").read_text())
+    (run.path / "result.json").write_text(json.dumps({**record, "test_loss_nats": 0.1}))
+    assert run.status() == "interrupted"
+    assert train()["parameters_sha256"] == first["parameters_sha256"]
+    assert run.result()["test_loss_nats"] == first["test_loss_nats"]
+
+
+def test_a_diverged_run_says_so(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError):
+        train("optim.lr=1e9", "optim.eps=1e-30", "train.steps=40", "optim.clip_norm=1e9")
+    (run,) = list_runs(tmp_path)
+    assert run.status() == "diverged"
+    failure = run.failure()
+    assert failure is not None
+    assert failure["step"] > 1
+
+
+def test_restarting_leaves_configuration_and_environment_alone(train: Train, tmp_path: Path) -> None:
+    train()
+    (run,) = list_runs(tmp_path)
+    restart_run(run)
+    left = {path.name for path in run.path.iterdir() if not path.name.startswith(".lock")}
+    assert left == {"config.yaml", "environment.json"}
+
+
+def test_the_model_of_a_run_has_the_weights_that_were_hashed(finished_run: Run) -> None:
+    from glu_bench.train.result import hash_weights
+
+    model = finished_run.load_model()
+    assert not model.training
+    assert hash_weights(model) == finished_run.result()["parameters_sha256"]
+
+
+def test_a_run_without_checkpoint_has_no_model(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no checkpoint"):
+        make_folder_of(tiny_config, tmp_path).load_model()
+
+
+def _drop(tensors: dict[str, torch.Tensor]) -> None:
+    del tensors["norm.weight"]
+
+
+def _add(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["extra.weight"] = torch.zeros(2)
+
+
+def _reshape(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["norm.weight"] = torch.ones(47)
+
+
+def _halve(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["norm.weight"] = tensors["norm.weight"].half()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_drop, r"norm\.weight is missing from the checkpoint"),
+        (_add, r"extra\.weight is not in the model but in the checkpoint"),
+        (_reshape, r"norm\.weight is \(47,\) .* in the checkpoint, \(48,\) .* in the model"),
+        (_halve, r"norm\.weight is .*float16 in the checkpoint, .*float32 in the model"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_from_both_sides(
+    damage: Callable[[dict[str, torch.Tensor]], None], message: str, tiny_config: TinyConfig
+) -> None:
+    model = make_decoder(tiny_config(), 257)
+    tensors = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    damage(tensors)
+    with pytest.raises(DataError, match=message):
+        load_weights(model, tensors, "here")
+
+
+def test_weights_of_another_variant_do_not_fit(tiny_config: TinyConfig) -> None:
+    gated, ungated = (make_decoder(tiny_config(f"variant={name}"), 257) for name in ("swiglu", "relu"))
+    with pytest.raises(DataError, match="in the checkpoint"):
+        load_weights(gated, dict(ungated.named_parameters()), "here")
+
+
+def test_tied_weights_come_back(tiny_config: TinyConfig) -> None:
+    config = tiny_config("model.tied_embeddings=true")
+    model, other = make_decoder(config, 257), make_decoder(config, 257)
+    load_weights(other, {name: p.detach().clone() for name, p in model.named_parameters()}, "here")
+    assert torch.equal(model.head.weight, other.head.weight)
+    assert other.head.weight is other.embedding.weight
+
+
+def test_the_environment_holds_facts_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    facts = read_environment("cpu")
+    assert facts["versions"]["torch"] == torch.__version__.split("+")[0] or facts["versions"]["torch"]
+    assert facts["n_threads"] == torch.get_num_threads()
+    assert "hf_secret" not in json.dumps(facts)
+
+
+def test_no_secret_of_the_environment_reaches_a_run_folder(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    train("train.steps=1")
+    held = [path for path in tmp_path.rglob("*") if path.is_file() and b"hf_secret" in path.read_bytes()]
+    assert held == []
+
+
+def test_a_rendered_config_in_a_folder_is_that_of_the_first_command(
+    tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    run = make_folder_of(tiny_config, tmp_path)
+    make_folder_of(tiny_config, tmp_path, "train.log_every=5")
+    assert (run.path / "config.yaml").read_text() == render_config(tiny_config("seed=0"))
+    assert dataclasses.is_dataclass(run.config())

@@ -1,0 +1,333 @@
+"""One run: its numbers, its records, and what stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from glu_bench.config import list_group
+from glu_bench.data.order import make_order
+from glu_bench.data.prepared import prepare_tokens
+from glu_bench.errors import BusyError, ConfigError, DataError, DeviceError, DivergedError
+from glu_bench.files import hold_lock
+from glu_bench.lm.decoder import Decoder, make_decoder
+from glu_bench.lm.init import init_weights
+from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
+from glu_bench.runs.folder import Run, list_runs
+from glu_bench.train.events import Evaluating, Finished, Logged, Started
+from glu_bench.train.loop import count_steps, train_run
+from glu_bench.train.optimizer import make_optimizer
+from glu_bench.train.stop import StopRequest
+from tests.conftest import TinyConfig, Train
+
+VARIANTS = list_group("variant")
+
+
+def only_run(output_dir: Path) -> Run:
+    (run,) = list_runs(output_dir)
+    return run
+
+
+def test_events_tell_the_run_from_start_to_end(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    events = list(train_run(tiny_config(), tmp_path, StopRequest()))
+    kinds = [type(event) for event in events]
+    assert kinds == [Started, *[Logged] * 6, Evaluating, Evaluating, Finished]
+    started, finished = events[0], events[-1]
+    assert isinstance(started, Started)
+    assert isinstance(finished, Finished)
+    assert (started.n_steps, started.resumed_step, finished.reused) == (6, 0, False)
+    assert [event.split for event in events if isinstance(event, Evaluating)] == ["val", "test"]
+
+
+def test_the_record_has_the_keys_that_scripts_rely_on(train: Train) -> None:
+    record = train()
+    fixed = (
+        "run_id status variant model data seed val_loss_nats test_loss_nats test_perplexity "
+        "test_bits_per_byte train_loss_nats n_params n_ffn_params match_residual tokens steps "
+        "tokens_per_s elapsed_s peak_bytes parameters_sha256"
+    )
+    assert set(fixed.split()) <= set(record)
+    assert record["tokens"] == 6 * 4 * 16
+    assert record["match_residual"] == 0
+    assert record["test_perplexity"] == math.exp(record["test_loss_nats"])
+
+
+def test_every_row_says_where_the_run_stands(train: Train, tmp_path: Path) -> None:
+    train("train.log_every=2", "train.eval_every=3", "train.steps=7")
+    rows = only_run(tmp_path).rows()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 6, 7]
+    assert [row["step"] for row in rows if "val_loss_nats" in row] == [3, 6, 7]
+    assert all(row["tokens"] == row["step"] * 64 and row["n_steps"] == 7 for row in rows)
+
+
+def test_the_first_loss_is_near_that_of_uniform_guessing(train: Train, tmp_path: Path) -> None:
+    train("train.batch_size=16", "train.steps=1")
+    assert only_run(tmp_path).rows()[0]["loss_nats"] == pytest.approx(math.log(257), rel=0.02)
+
+
+def test_checkpoints_stand_at_their_steps_and_at_the_last(train: Train, tmp_path: Path) -> None:
+    train("train.steps=7", "train.checkpoint_every=3", "train.keep_checkpoints=9")
+    names = [path.name for path in list_checkpoints(only_run(tmp_path).checkpoints)]
+    assert names == ["step-00000003", "step-00000006", "step-00000007"]
+
+
+@pytest.mark.parametrize("words", [(), ("model.dropout=0.1",)])
+def test_how_often_a_run_looks_and_saves_changes_no_bit_of_it(
+    words: tuple[str, ...], train: Train, tmp_path: Path
+) -> None:
+    often = train(*words, "train.eval_every=1", "train.checkpoint_every=1", output_dir=tmp_path / "often")
+    rare = ("train.eval_every=99", "train.log_every=99", "train.checkpoint_every=99")
+    seldom = train(*words, *rare, output_dir=tmp_path / "seldom")
+    assert often["parameters_sha256"] == seldom["parameters_sha256"]
+    assert often["test_loss_nats"] == seldom["test_loss_nats"]
+    assert often["run_id"] == seldom["run_id"]
+
+
+def test_the_same_command_twice_gives_the_same_bits(train: Train, tmp_path: Path) -> None:
+    hashes = {
+        train("model.dropout=0.1", output_dir=tmp_path / name)["parameters_sha256"] for name in ("one", "two")
+    }
+    assert len(hashes) == 1
+
+
+def test_another_seed_gives_other_weights(train: Train) -> None:
+    assert train("seed=0")["parameters_sha256"] != train("seed=1")["parameters_sha256"]
+
+
+def test_a_finished_run_is_returned_and_no_file_is_touched(
+    train: Train, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    record = train()
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith(".lock")]
+    before = {path: path.stat().st_mtime_ns for path in files}
+    (event,) = train_run(tiny_config(), tmp_path, StopRequest())
+    assert isinstance(event, Finished)
+    assert event.reused
+    assert event.record == record
+    assert {path: path.stat().st_mtime_ns for path in files} == before
+
+
+def test_restart_trains_a_finished_run_anew(train: Train, tiny_config: TinyConfig, tmp_path: Path) -> None:
+    record = train()
+    events = list(train_run(tiny_config(), tmp_path, StopRequest(), restart=True))
+    assert isinstance(events[-1], Finished)
+    assert not events[-1].reused
+    assert events[-1].record["parameters_sha256"] == record["parameters_sha256"]
+    assert [row["step"] for row in only_run(tmp_path).rows()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch(train: Train, tmp_path: Path) -> None:
+    rows = []
+    for n_micro in (1, 2, 4):
+        folder = tmp_path / str(n_micro)
+        train(f"train.grad_accum={n_micro}", output_dir=folder)
+        rows.append([(row["loss_nats"], row["grad_norm"]) for row in only_run(folder).rows()])
+    for other in rows[1:]:
+        assert [number for row in other for number in row] == pytest.approx(
+            [number for row in rows[0] for number in row], rel=1e-4
+        )
+
+
+def test_gradients_are_clipped_to_the_norm_that_was_asked_for(train: Train, tmp_path: Path) -> None:
+    seen: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW, closure: Any = None) -> Any:
+        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        seen.append(torch.cat([grad.flatten() for grad in grads]).norm().item())
+        return step(self, closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", spy)
+        train("optim.clip_norm=0.01")
+    assert seen == pytest.approx([0.01] * 6, rel=1e-3)
+    assert all(row["grad_norm"] > 0.01 for row in only_run(tmp_path).rows())
+
+
+def test_the_rate_of_every_step_is_that_of_the_schedule(train: Train, tmp_path: Path) -> None:
+    train("optim.schedule=linear", "optim.warmup_share=0.5", "optim.lr=0.3", "optim.floor_share=0")
+    rates = [row["lr"] for row in only_run(tmp_path).rows()]
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.2, 0.1, 0.0])
+
+
+@pytest.mark.parametrize("variant", ["relu", "swiglu"])
+def test_one_batch_can_be_learnt_by_heart(variant: str, tiny_config: TinyConfig) -> None:
+    config = tiny_config(f"variant={variant}", "optim.lr=1e-2")
+    order = make_order(prepare_tokens(config).stream("train"), 16, 4, 0)
+    batch = torch.from_numpy(order.batch(0))
+    model = make_decoder(config, 257)
+    init_weights(model, 0)
+    optimizer = make_optimizer(model, config.optim)
+    for _ in range(80):
+        loss = model.nats(batch[:, :-1], batch[:, 1:]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.3
+
+
+def test_a_longer_run_learns_the_text(train: Train) -> None:
+    record = train("train.steps=80", "train.batch_size=8", "optim.lr=1e-2", "train.eval_every=80")
+    assert record["test_loss_nats"] < 3.0
+    assert not record["unstable"]
+
+
+def initial_weights(variant: str, tiny_config: TinyConfig, seed: int = 0) -> dict[str, Tensor]:
+    model = make_decoder(tiny_config(f"variant={variant}"), 257)
+    init_weights(model, seed)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(VARIANTS, 2)))
+def test_two_arms_of_a_seed_share_every_weight_outside_the_ffn(
+    one: str, other: str, tiny_config: TinyConfig
+) -> None:
+    weights, others = initial_weights(one, tiny_config), initial_weights(other, tiny_config)
+    shared = {name for name in weights if ".ffn." not in name}
+    assert shared == {name for name in others if ".ffn." not in name}
+    assert len(shared) == 3 + 2 * 4
+    assert all(torch.equal(weights[name], others[name]) for name in shared)
+
+
+def test_arms_of_two_seeds_share_no_matrix(tiny_config: TinyConfig) -> None:
+    weights, others = (initial_weights("relu", tiny_config, seed) for seed in (0, 1))
+    assert not any(torch.equal(weights[name], others[name]) for name in weights if weights[name].dim() == 2)
+
+
+def make_diverge(patch: pytest.MonkeyPatch, at_step: int, kind: str) -> None:
+    """Spoils the loss or the gradient of one training step."""
+    nats, counted = Decoder.nats, itertools.count(1)
+
+    def spoiled(self: Decoder, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        nats_BT = nats(self, tokens_BT, targets_BT)
+        if self.training and next(counted) == at_step:
+            if kind == "gradient":
+                nats_BT.register_hook(lambda grad: grad * math.nan)
+            else:
+                nats_BT = nats_BT * (math.nan if kind == "nan" else math.inf)
+        return nats_BT
+
+    patch.setattr(Decoder, "nats", spoiled)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+@pytest.mark.parametrize("rarely", [(), ("train.log_every=99", "train.eval_every=99")])
+def test_a_loss_or_gradient_that_is_no_number_ends_the_run_before_the_update(
+    kind: str, rarely: tuple[str, ...], train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        make_diverge(patch, 4, kind)
+        with pytest.raises(DivergedError, match="diverged at step 4") as caught:
+            train("train.checkpoint_every=1", "train.keep_checkpoints=9", *rarely)
+    assert caught.value.exit_code == 4
+    run = only_run(tmp_path)
+    assert run.status() == "diverged"
+    checkpoints = [load_checkpoint(path) for path in list_checkpoints(run.checkpoints)]
+    assert [checkpoint.step for checkpoint in checkpoints] == [1, 2, 3]
+    assert all(tensor.isfinite().all() for c in checkpoints for tensor in c.model.values())
+    assert not (run.path / "result.json").exists()
+
+
+def test_a_diverged_run_is_not_tried_again_unless_restarted(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        make_diverge(patch, 4, "nan")
+        with pytest.raises(DivergedError):
+            train()
+    with pytest.raises(DivergedError, match=r"diverged at step 4.*--restart"):
+        train()
+    assert train(restart=True)["status"] == "complete"
+    assert only_run(tmp_path).failure() is None
+
+
+def test_a_run_that_breaks_says_how_and_goes_on_later(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Decoder, "nats", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train()
+    run = only_run(tmp_path)
+    assert run.status() == "failed"
+    assert run.failure() == {"status": "failed", "reason": "ZeroDivisionError: division by zero"}
+    assert train()["status"] == "complete"
+    assert run.failure() is None
+
+
+def test_a_run_that_ends_above_its_start_is_marked_unstable(train: Train) -> None:
+    assert train("optim.lr=3", "optim.warmup_share=0", "train.steps=12")["unstable"]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("model.seq_len=60000",), DataError),
+        (("match.multiple_of=256",), ConfigError),
+        (("train.device=cuda:7",), DeviceError),
+        (("train.device=mps",), DeviceError),
+    ],
+)
+def test_a_run_that_cannot_work_leaves_no_folder(
+    words: tuple[str, ...], error: type[Exception], train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(error):
+        train(*words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_unmatched_arm_runs_if_that_is_allowed(train: Train) -> None:
+    assert abs(train("match.multiple_of=100", allow_unmatched=True)["match_residual"]) > 0.005
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_refused(train: Train, tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("x")
+    with pytest.raises(ConfigError, match="cannot write there"):
+        train(output_dir=tmp_path / "outputs")
+
+
+def test_a_run_that_is_held_elsewhere_is_busy_and_untouched(train: Train, tmp_path: Path) -> None:
+    train()
+    run = only_run(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*.json*")}
+    with hold_lock(run.path), pytest.raises(BusyError):
+        train()
+    assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*.json*")} == before
+
+
+@pytest.mark.parametrize(
+    ("budget", "n_steps"),
+    [
+        ({"steps": 9}, 9),
+        ({"tokens": 640}, 10),
+        ({"tokens": 700}, 11),
+        ({"tokens": 1}, 1),
+        ({"epochs": 1.0}, None),
+        ({"epochs": 0.001}, 1),
+    ],
+)
+def test_a_budget_becomes_whole_steps(
+    budget: dict[str, Any], n_steps: int | None, tiny_config: TinyConfig
+) -> None:
+    config = tiny_config()
+    order = make_order(prepare_tokens(config).stream("train"), 16, 4, 0)
+    config.train = dataclasses.replace(config.train, **{"steps": None, **budget})
+    assert count_steps(config, order) == (n_steps or round(order.n_blocks / 4))
+
+
+def test_a_changed_text_is_another_run(train: Train, tmp_path: Path, text_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    path.write_bytes(text_path.read_bytes())
+    first = train(f"data.files={path}")
+    content = bytearray(path.read_bytes())
+    content[5] ^= 1
+    path.write_bytes(content)
+    assert train(f"data.files={path}")["run_id"] != first["run_id"]
+    assert len(list_runs(tmp_path)) == 2

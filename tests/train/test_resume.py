@@ -1,0 +1,300 @@
+"""A run that was stopped goes on to the bits of one that was not."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from glu_bench.config import list_group
+from glu_bench.data.order import make_order
+from glu_bench.data.prepared import prepare_tokens
+from glu_bench.errors import ConfigError, DataError, InterruptedRunError
+from glu_bench.runs.checkpoint import list_checkpoints
+from glu_bench.runs.folder import Run, list_runs
+from glu_bench.train import loop, progress
+from glu_bench.train.events import Logged, Started
+from glu_bench.train.loop import train_run
+from glu_bench.train.progress import Progress
+from glu_bench.train.stop import StopRequest
+from tests.conftest import StopAt, TinyConfig, Train, make_text
+
+TIMES = ("elapsed_s", "tokens_per_s", "peak_bytes")
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in TIMES}
+
+
+def only_run(output_dir: Path) -> Run:
+    (run,) = list_runs(output_dir)
+    return run
+
+
+def rows_of(output_dir: Path) -> list[dict[str, Any]]:
+    return [without_times(row) for row in only_run(output_dir).rows()]
+
+
+Resume = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def resume(train: Train, tmp_path: Path) -> Resume:
+    """Trains to the end with stops after so many steps of each start."""
+
+    def run(*words: str, stops: tuple[int, ...] = (2, 3)) -> dict[str, Any]:
+        for n_steps in stops:
+            with pytest.raises(InterruptedRunError) as caught:
+                train(*words, stop=StopAt(n_steps), output_dir=tmp_path / "resumed")
+            assert caught.value.exit_code == 143
+        return train(*words, output_dir=tmp_path / "resumed")
+
+    return run
+
+
+SETTINGS = [
+    *[(f"variant={name}",) for name in list_group("variant")],
+    ("model.dropout=0.1",),
+    ("train.grad_accum=2",),
+    ("variant=relu", "model.dropout=0.1", "train.grad_accum=2"),
+    ("variant=gelu", "model.dropout=0.1", "train.grad_accum=4"),
+    ("optim.schedule=wsd", "model.ffn_bias=true"),
+    ("model.tied_embeddings=true",),
+]
+
+
+@pytest.mark.parametrize("words", SETTINGS, ids=" ".join)
+def test_stopping_twice_changes_no_bit(
+    words: tuple[str, ...], train: Train, resume: Resume, tmp_path: Path
+) -> None:
+    straight = train(*words, "train.steps=8", output_dir=tmp_path / "straight")
+    stopped = resume(*words, "train.steps=8")
+    assert without_times(stopped) == without_times(straight)
+    assert rows_of(tmp_path / "resumed") == rows_of(tmp_path / "straight")
+
+
+def test_stopping_around_the_end_of_an_epoch_changes_no_bit(
+    train: Train, resume: Resume, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "short.txt"
+    path.write_text(make_text(28))
+    words = (f"data.files={path}", "model.seq_len=64", "train.batch_size=3", "train.steps=12")
+    order = make_order(prepare_tokens(tiny_config(*words)).stream("train"), 64, 3, 0)
+    assert 5 <= order.n_blocks <= 15
+    assert order.n_blocks % 3
+    at_wrap = order.n_blocks // 3 + 1
+    straight = train(*words, output_dir=tmp_path / "straight")
+    stopped = resume(*words, stops=(at_wrap - 1, 1, 1))
+    assert without_times(stopped) == without_times(straight)
+
+
+def _drop_optimizer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(progress, "unpack_optimizer", lambda *arguments: None)
+
+
+def _drop_generators(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch, "set_rng_state", lambda state: None)
+
+
+def _drop_weights(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(progress, "load_weights", lambda *arguments: None)
+
+
+def _drop_progress(keep: tuple[str, ...]) -> Callable[[pytest.MonkeyPatch], None]:
+    restore = progress.restore_progress
+
+    def forget(*arguments: Any) -> Progress:
+        known = dataclasses.asdict(restore(*arguments))
+        return Progress(**{name: known[name] for name in keep})
+
+    return lambda patch: patch.setattr(loop, "restore_progress", forget)
+
+
+ALL = tuple(field.name for field in dataclasses.fields(Progress))
+
+
+def _drop_nothing(patch: pytest.MonkeyPatch) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("mutilate", "forgets"),
+    [
+        pytest.param(_drop_nothing, False, id="nothing"),
+        pytest.param(_drop_optimizer, True, id="optimiser"),
+        pytest.param(_drop_generators, True, id="generators"),
+        pytest.param(_drop_weights, True, id="weights"),
+        *[
+            pytest.param(_drop_progress(tuple(n for n in ALL if n != name)), True, id=name)
+            for name in ("step", "tokens", "first_loss_nats", "recent_losses_nats", "best_val_loss_nats")
+        ],
+    ],
+)
+def test_a_loader_that_forgets_something_is_noticed(
+    mutilate: Callable[[pytest.MonkeyPatch], None],
+    forgets: bool,
+    train: Train,
+    resume: Resume,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # a rising rate that ends too high: the least held-out loss and the greatest training loss come early
+    words = (
+        "model.dropout=0.1",
+        "train.eval_every=2",
+        "optim.lr=2",
+        "optim.warmup_share=0.9",
+        "train.steps=8",
+    )
+    straight = train(*words, output_dir=tmp_path / "straight")
+    assert straight["best_val_step"] < 5
+    assert straight["unstable"]
+    mutilate(monkeypatch)
+    stopped = resume(*words)
+    shown = {**without_times(stopped), "rows": rows_of(tmp_path / "resumed"), "first": first_loss(tmp_path)}
+    expected = {
+        **without_times(straight),
+        "rows": rows_of(tmp_path / "straight"),
+        "first": rows_of(tmp_path / "straight")[0]["loss_nats"],
+    }
+    assert (shown != expected) == forgets
+
+
+def first_loss(tmp_path: Path) -> float:
+    last = list_checkpoints(only_run(tmp_path / "resumed").checkpoints)[-1]
+    return float(json.loads((last / "state.json").read_text())["first_loss_nats"])
+
+
+def test_a_run_killed_after_its_checkpoint_writes_each_row_once(
+    train: Train, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    straight = train(output_dir=tmp_path / "straight")
+    events = train_run(tiny_config(), tmp_path / "resumed", StopRequest())
+    for event in events:
+        if isinstance(event, Logged) and event.row["step"] == 5:
+            break
+    events.close()  # type: ignore[attr-defined]
+    run = only_run(tmp_path / "resumed")
+    assert [path.name for path in list_checkpoints(run.checkpoints)] == ["step-00000002", "step-00000004"]
+    with run.metrics_path.open("a") as file:
+        file.write('{"step": 6, "lo')
+    resumed = train(output_dir=tmp_path / "resumed")
+    assert [row["step"] for row in run.rows()] == [1, 2, 3, 4, 5, 6]
+    assert rows_of(tmp_path / "resumed") == rows_of(tmp_path / "straight")
+    assert without_times(resumed) == without_times(straight)
+
+
+def flip_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_corrupt_newest_checkpoint_costs_only_the_steps_since_the_one_before(
+    train: Train, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    straight = train(output_dir=tmp_path / "straight")
+    with pytest.raises(InterruptedRunError):
+        train(output_dir=tmp_path / "resumed", stop=StopAt(5))
+    run = only_run(tmp_path / "resumed")
+    newest = list_checkpoints(run.checkpoints)[-1]
+    flip_byte(newest / "model.safetensors")
+    events = list(train_run(tiny_config(), tmp_path / "resumed", StopRequest()))
+    started = events[0]
+    assert isinstance(started, Started)
+    assert started.resumed_step == 4
+    assert any("step-00000005" in remark for remark in started.remarks)
+    assert (run.checkpoints / "corrupt-step-00000005").is_dir()
+    assert without_times(run.result()) == without_times(straight)
+
+
+def test_if_every_checkpoint_is_corrupt_nothing_is_trained_until_restarted(
+    train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(3))
+    run = only_run(tmp_path)
+    for path in list_checkpoints(run.checkpoints):
+        flip_byte(path / "model.safetensors")
+    for _ in range(2):
+        with pytest.raises(DataError, match="--restart"):
+            train()
+    assert train(restart=True)["status"] == "complete"
+
+
+@pytest.fixture
+def _one_thread_after() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_one_thread_after")
+def test_another_number_of_threads_is_refused_or_recorded_as_inexact(train: Train) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(3))
+    with pytest.raises(ConfigError, match=r"n_threads=1, this process has 2.*--resume-inexact"):
+        train("train.threads=2")
+    assert train("train.threads=2", resume_inexact=True)["exact"] is False
+
+
+def test_another_instruction_set_is_refused(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(3))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    with pytest.raises(ConfigError, match="this process has DEFAULT"):
+        train()
+
+
+def test_a_run_once_inexact_stays_so(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+        with pytest.raises(InterruptedRunError):
+            train(stop=StopAt(2), resume_inexact=True)
+        assert train()["exact"] is False
+
+
+def test_times_on_disk_and_a_clock_set_back_do_not_matter(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = train(output_dir=tmp_path / "straight")
+    with pytest.raises(InterruptedRunError):
+        train(output_dir=tmp_path / "resumed", stop=StopAt(5))
+    checkpoints = list_checkpoints(only_run(tmp_path / "resumed").checkpoints)
+    for path, moment in zip(checkpoints, (2e9, 0), strict=True):
+        os.utime(path, (moment, moment))
+    backwards = itertools.count(1e9, -3600)
+    monkeypatch.setattr("time.time", lambda: next(backwards))
+    resumed = train(output_dir=tmp_path / "resumed")
+    assert without_times(resumed) == without_times(straight)
+    assert resumed["elapsed_s"] >= 0
+
+
+def test_state_that_this_version_does_not_know_is_refused(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(1))
+    (path,) = list_checkpoints(only_run(tmp_path).checkpoints)
+    state = path / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "_target_": "os.system"}))
+    manifest = json.loads((path / "manifest.json").read_text())
+    from glu_bench.files import sha256_file
+
+    manifest["sha256"]["state.json"] = sha256_file(state)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"state\.json"):
+        train()
+
+
+def test_a_stop_at_the_last_step_loses_nothing(train: Train, tmp_path: Path) -> None:
+    straight = train(output_dir=tmp_path / "straight")
+    with pytest.raises(InterruptedRunError):
+        train(output_dir=tmp_path / "resumed", stop=StopAt(6))
+    assert without_times(train(output_dir=tmp_path / "resumed")) == without_times(straight)

@@ -1,0 +1,44 @@
+"""Being asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from glu_bench.errors import InterruptedRunError
+from glu_bench.train.stop import SIGNALS, StopRequest, catch_signals
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_there_is_nothing_to_save_ends_at_once(number: int) -> None:
+    with catch_signals(), pytest.raises(InterruptedRunError) as caught:
+        signal.raise_signal(number)
+    assert caught.value.exit_code == 128 + number
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_during_a_step_waits_for_its_end(number: int) -> None:
+    with catch_signals() as stop:
+        stop.nothing_to_save = False
+        signal.raise_signal(number)
+        assert stop.number == number
+
+
+def test_a_second_signal_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    stop = StopRequest()
+    stop.nothing_to_save = False
+    stop.receive(signal.SIGINT, None)
+    assert left == []
+    stop.receive(signal.SIGINT, None)
+    assert left == [130]
+
+
+def test_the_handlers_before_come_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with catch_signals():
+        assert [signal.getsignal(number) for number in SIGNALS] != before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
