@@ -61,5 +61,5 @@ def _explain(error: Exception) -> str:
     if names & {"DatasetNotFoundError", "RepositoryNotFoundError", "RevisionNotFoundError"}:
         return f"not on the Hub, or private ({first})"
     if any("Connect" in name or "Timeout" in name or "Protocol" in name for name in names):
-        return f"the connection to the Hub failed or broke off ({first}); nothing half-made is kept, run it again"
+        return f"no connection to the Hub, or it broke off ({first}); nothing half-made is kept, try again"
     return first

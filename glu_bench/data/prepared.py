@@ -83,7 +83,7 @@ class TokenSet:
         """
         entry = self.manifest["splits"][split]
         if entry["n_tokens"] == 0:
-            raise DataError(f"the {split} split is empty: the text has too few documents to hold any out")
+            raise DataError(f"the {split} split is empty: the text has too few different documents to hold any out")
         ids = np.memmap(self.folder / f"{split}.bin", dtype=self.manifest["dtype"], mode="r")
         return TokenStream(split, ids, entry["n_documents"], entry["n_bytes"], entry["n_first_bytes"])
 

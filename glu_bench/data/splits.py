@@ -47,10 +47,10 @@ def _rank_small(corpus: Corpus, data: schema.Data) -> list[str] | None:
     splits = [choose_split(digest, data.val_share, data.test_share) for digest in digests]
     if set(splits) == set(SPLITS) or len(splits) < len(SPLITS):
         return splits
-    order = sorted(range(len(splits)), key=lambda i: (digests[i], i))
-    n_test = max(1, round(data.test_share * len(splits)))
-    n_val = max(1, round(data.val_share * len(splits)))
-    splits = ["train"] * len(splits)
-    for rank, i in enumerate(order[: n_test + n_val]):
-        splits[i] = "test" if rank < n_test else "val"
-    return splits
+    distinct = sorted(set(digests))  # equal documents move together
+    n_test = max(1, round(data.test_share * len(distinct)))
+    n_val = max(1, round(data.val_share * len(distinct)))
+    held_out = dict.fromkeys(distinct[:n_test], "test") | dict.fromkeys(
+        distinct[n_test : n_test + n_val], "val"
+    )
+    return [held_out.get(digest, "train") for digest in digests]

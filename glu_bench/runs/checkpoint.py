@@ -84,7 +84,8 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    for old in list_checkpoints(folder)[:-keep]:
+    own = [path for path in list_checkpoints(folder) if _read_run_id(path) == run_id]
+    for old in own[:-keep]:
         shutil.rmtree(old)
     return final
 
@@ -105,7 +106,13 @@ def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.is_symlink() or (path / "manifest.json").is_symlink():
+        raise DataError(f"{path}: a link, not a checkpoint")
     manifest = read_json(path / "manifest.json")
+    step = manifest.get("step")
+    named = NAME.fullmatch(path.name)
+    if not isinstance(step, int) or (named is not None and int(named[1]) != step):
+        raise DataError(f"{path}: the manifest says step {step!r}")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{path}: format version {manifest.get('format_version')}, this glu-bench reads {FORMAT_VERSION}"
@@ -126,7 +133,7 @@ def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
         optimizer = load_file(path / "optimizer.safetensors")
     except SafetensorError as error:
         raise DataError(f"{path}: not readable ({error})") from None
-    return Checkpoint(path, int(manifest["step"]), model, optimizer, read_json(path / "state.json"))
+    return Checkpoint(path, step, model, optimizer, read_json(path / "state.json"))
 
 
 def load_latest(folder: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
@@ -142,9 +149,19 @@ def load_latest(folder: Path, run_id: str) -> tuple[Checkpoint | None, list[str]
         except DataError as error:
             reasons.append(str(error))
             path.rename(_free_name(folder, f"corrupt-{path.name}"))
+    set_aside = sorted(folder.glob("corrupt-*")) if folder.is_dir() else []
+    if set_aside and not reasons:
+        reasons = [f"{path}: set aside earlier" for path in set_aside]
     if reasons:
         raise DataError("no checkpoint verifies; --restart begins anew:\n  " + "\n  ".join(reasons))
     return None, []
+
+
+def _read_run_id(path: Path) -> str | None:
+    try:
+        return str(read_json(path / "manifest.json").get("run_id"))
+    except DataError:
+        return None
 
 
 def _free_name(folder: Path, name: str) -> Path:

@@ -169,6 +169,8 @@ def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
 
     Raises: DataError naming the first difference.
     """
+    import torch
+
     own = dict(model.named_parameters())
     for name in sorted(set(own) ^ set(tensors)):
         side = "missing from" if name in own else "not in the model but in"
@@ -180,7 +182,9 @@ def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
                 f"{where}: {name} is {tuple(tensor.shape)} {tensor.dtype} in the checkpoint, "
                 f"{tuple(parameter.shape)} {parameter.dtype} in the model"
             )
-    model.load_state_dict(tensors)
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
 
 
 def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any]) -> Run:
@@ -228,9 +232,11 @@ def find_run(text: str, output_dir: Path) -> Run:
 
     Raises: ConfigError if none or several do.
     """
-    path = Path(text)
-    if (path / "config.yaml").is_file():
-        return Run(path)
+    try:
+        if (Path(text) / "config.yaml").is_file():
+            return Run(Path(text))
+    except (OSError, ValueError):  # too long for a path, or a NUL in it
+        raise ConfigError(f"no run '{text[:40]}…': not a name or a path") from None
     known = list_runs(output_dir)
     found = [run for run in known if run.path.name == text] or [
         run for run in known if run.path.name.startswith(text)
