@@ -40,6 +40,12 @@ settings.load_profile("glu_bench")
 REPO = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what is marked slow unless -m says otherwise."""
+    if not config.option.markexpr:
+        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+
+
 def make_text(n_lines: int, seed: int = 0) -> str:
     """Lines of words from a vocabulary of 60, about 45 bytes each; learnable and the same for ever."""
     draw = random.Random(seed)

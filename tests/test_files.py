@@ -137,7 +137,7 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON))
+@given(value=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), JSON))
 def test_json_comes_back_equal(value: dict[str, object], tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value

@@ -1,0 +1,81 @@
+"""Run folders as training leaves them, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glu_bench.files import write_json
+from glu_bench.runs.folder import Run, make_run_id, open_run
+from glu_bench.runs.record import write_record
+from tests.conftest import TinyConfig
+
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def make_run(tiny_config: TinyConfig, tmp_path: Path) -> MakeRun:
+    """Makes a run folder: complete with this test loss, or diverged, or begun and no more."""
+
+    def make(
+        variant: str,
+        seed: int,
+        loss_nats: float | None,
+        *words: str,
+        diverged: bool = False,
+        data: str = "d",
+        **changes: Any,
+    ) -> Run:
+        config = tiny_config(f"variant={variant}", *words)
+        config.seed = seed
+        facts = {
+            "run_id": make_run_id(config, data, "t"),
+            "data_fingerprint": data,
+            "tokenizer_fingerprint": "t",
+            "vocab_size": 257,
+        }
+        run = open_run(tmp_path, config, facts)
+        if diverged:
+            write_json(run.path / "failure.json", {"status": "diverged", "step": 3, "reason": "loss is nan"})
+        if loss_nats is not None:
+            record: dict[str, Any] = {
+                "run_id": run.run_id,
+                "status": "complete",
+                "variant": variant,
+                "model": config.model.preset,
+                "data": config.data.corpus,
+                "seed": seed,
+                "val_loss_nats": loss_nats + 1,
+                "val_bits_per_byte": loss_nats + 2,
+                "test_loss_nats": loss_nats,
+                "test_perplexity": None,
+                "test_bits_per_byte": 2 * loss_nats,
+                "train_loss_nats": loss_nats - 1,
+                "best_val_loss_nats": loss_nats,
+                "best_val_step": 5,
+                "unstable": False,
+                "n_params": 80_208,
+                "n_ffn_params": 36_864,
+                "d_ff": 128,
+                "match_residual": 0.0,
+                "flops_per_token": 424_224,
+                "tokens": 384,
+                "steps": 6,
+                "tokens_per_s": 1000.0 + seed,
+                "elapsed_s": 1.0,
+                "peak_bytes": 10_000 + seed,
+                "exact": True,
+                "window": 16,
+                "stride": 16,
+                "n_test_tokens": 3868,
+                "n_test_bytes": 3862,
+                "blocks_sha256": "0" * 64,
+                "parameters_sha256": "0" * 64,
+            }
+            write_record(run.path / "result.json", {**record, **changes})
+        return run
+
+    return make

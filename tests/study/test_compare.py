@@ -1,0 +1,255 @@
+"""Runs side by side: arms within settings, nothing mixed and no run lost in silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+import statistics
+from pathlib import Path
+
+import pytest
+
+from glu_bench.config import load_config
+from glu_bench.errors import ConfigError, DataError
+from glu_bench.runs.folder import Run
+from glu_bench.study.compare import Arm, Comparison, compare_runs, find_runs
+from glu_bench.study.plan import make_plan
+from glu_bench.train.loop import train_run
+from glu_bench.train.stop import StopRequest
+from tests.study.conftest import MakeRun
+
+LOSSES = {"gelu": [2.0, 2.2, 2.1], "swiglu": [1.8, 2.0, 1.95], "relu": [2.5, 2.4, 2.6]}
+
+
+@pytest.fixture
+def nine_runs(make_run: MakeRun) -> list[Run]:
+    return [
+        make_run(variant, seed, loss)
+        for variant, losses in LOSSES.items()
+        for seed, loss in enumerate(losses)
+    ]
+
+
+def only_table(tables: list[Comparison]) -> Comparison:
+    (table,) = tables
+    return table
+
+
+def arm_of(table: Comparison, name: str) -> Arm:
+    return next(arm for arm in table.arms if arm.arm == name)
+
+
+def test_each_arm_has_the_mean_and_sd_of_its_seeds(nine_runs: list[Run]) -> None:
+    table = only_table(compare_runs(nine_runs))
+    for name, losses in LOSSES.items():
+        arm = arm_of(table, name)
+        assert arm.mean_loss_nats == pytest.approx(statistics.mean(losses))
+        assert arm.sd_loss_nats == pytest.approx(statistics.stdev(losses))
+        assert arm.bits_per_byte == pytest.approx(2 * statistics.mean(losses))
+        assert (arm.n_finished, arm.n_planned, arm.n_diverged) == (3, 3, 0)
+
+
+def test_arms_stand_best_first(nine_runs: list[Run]) -> None:
+    assert [arm.arm for arm in only_table(compare_runs(nine_runs)).arms] == ["swiglu", "gelu", "relu"]
+
+
+def test_differences_are_over_the_seeds_that_both_have(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", seed, loss) for seed, loss in ((0, 2.0), (1, 3.0), (2, 4.0))]
+    runs += [make_run("swiglu", seed, loss) for seed, loss in ((1, 2.5), (2, 3.4), (3, 9.0))]
+    arm = arm_of(only_table(compare_runs(runs, baseline="gelu")), "swiglu")
+    assert arm.difference_nats == pytest.approx(statistics.mean([2.5 - 3.0, 3.4 - 4.0]))
+
+
+def test_the_other_split_is_read_if_asked(nine_runs: list[Run]) -> None:
+    table = only_table(compare_runs(nine_runs, split="val"))
+    assert arm_of(table, "gelu").mean_loss_nats == pytest.approx(statistics.mean(LOSSES["gelu"]) + 1)
+    assert arm_of(table, "gelu").bits_per_byte == pytest.approx(statistics.mean(LOSSES["gelu"]) + 2)
+
+
+def test_the_order_of_the_input_changes_nothing(nine_runs: list[Run], make_run: MakeRun) -> None:
+    runs = [*nine_runs, make_run("relu", 3, None, diverged=True), make_run("gelu", 9, 1.0)]
+    tables = []
+    for seed in range(3):
+        random.Random(seed).shuffle(runs)
+        tables.append([dataclasses.asdict(table) for table in compare_runs(runs)])
+    assert all(table == tables[0] for table in tables)
+
+
+def test_the_same_run_named_twice_counts_once(nine_runs: list[Run], tmp_path: Path) -> None:
+    found, _ = find_runs([nine_runs[0].run_id, str(nine_runs[0].path), "gelu-pico-text-s0"], tmp_path)
+    assert [run.path for run in found] == [nine_runs[0].path]
+
+
+@pytest.mark.parametrize("values", list(itertools.permutations([2.0, 3.0, None])))
+def test_a_diverged_run_is_counted_and_wins_nothing_wherever_it_stands(
+    values: tuple[float | None, ...], make_run: MakeRun
+) -> None:
+    runs = [make_run("swiglu", seed, value, diverged=value is None) for seed, value in enumerate(values)] + [
+        make_run("gelu", seed, 2.6) for seed in range(3)
+    ]
+    table = only_table(compare_runs(runs))
+    arm = arm_of(table, "swiglu")
+    assert (arm.n_finished, arm.n_planned, arm.n_diverged) == (2, 3, 1)
+    assert arm.mean_loss_nats == 2.5
+    assert any("swiglu" in warning and "2 of 3" in warning for warning in table.warnings)
+
+
+def test_an_arm_whose_runs_all_diverged_stays_in_the_table_and_last(make_run: MakeRun) -> None:
+    runs = [make_run("relu", seed, None, diverged=True) for seed in range(2)]
+    runs += [make_run(variant, seed, 2.0) for variant in ("gelu", "swiglu") for seed in range(2)]
+    table = only_table(compare_runs(runs))
+    assert table.arms[-1].arm == "relu"
+    arm = table.arms[-1]
+    assert (arm.mean_loss_nats, arm.difference_nats, arm.n_finished, arm.n_diverged) == (None, None, 0, 2)
+
+
+def test_two_settings_make_two_tables(nine_runs: list[Run], make_run: MakeRun) -> None:
+    longer = [make_run(variant, 0, 1.5, "train.steps=7") for variant in ("gelu", "swiglu")]
+    tables = compare_runs([*nine_runs, *longer])
+    assert sorted(len(table.arms) for table in tables) == [2, 3]
+    assert len({table.setting for table in tables}) == 2
+
+
+@pytest.mark.parametrize(
+    "words", [("optim.lr=1e-3",), ("model.dropout=0.1",), ("match=width",), ("evaluation.stride=8",)]
+)
+def test_runs_of_different_settings_never_share_a_table(words: tuple[str, ...], make_run: MakeRun) -> None:
+    here = [make_run(variant, 0, 2.0) for variant in ("gelu", "swiglu")]
+    there = [make_run(variant, 0, 1.0, *words) for variant in ("gelu", "swiglu")]
+    means = [arm.mean_loss_nats for table in compare_runs([*here, *there]) for arm in table.arms]
+    assert sorted(means) == [1.0, 1.0, 2.0, 2.0]  # type: ignore[type-var]
+
+
+def test_runs_of_different_texts_never_share_a_table(make_run: MakeRun) -> None:
+    runs = [make_run(variant, 0, 2.0, data=data) for variant in ("gelu", "swiglu") for data in ("d", "e")]
+    assert len(compare_runs(runs)) == 2
+
+
+def test_a_run_without_a_second_arm_in_its_setting_is_named_as_left_out(
+    nine_runs: list[Run], make_run: MakeRun
+) -> None:
+    lone = make_run("relu", 0, 1.0, "train.steps=7")
+    assert only_table(compare_runs([*nine_runs, lone])).left_out == [lone.run_id]
+
+
+def test_runs_named_one_by_one_that_disagree_are_refused_by_the_key(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0), make_run("swiglu", 0, 2.0, "train.steps=7")]
+    with pytest.raises(ConfigError, match=r"train\.steps is [67] and [67].*--allow-mixed"):
+        compare_runs(runs, refuse_mixed=True)
+
+
+def test_mixing_is_possible_if_asked_for(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0), make_run("swiglu", 0, 1.0, "train.steps=7")]
+    table = only_table(compare_runs(runs, allow_mixed=True, refuse_mixed=True))
+    assert [arm.arm for arm in table.arms] == ["swiglu", "gelu"]
+
+
+def test_mixing_loses_no_run(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0), make_run("gelu", 0, 4.0, "train.steps=7"), make_run("swiglu", 0, 1.0)]
+    arm = arm_of(only_table(compare_runs(runs, allow_mixed=True)), "gelu")
+    assert arm.mean_loss_nats == 3.0
+    assert (arm.n_finished, arm.n_planned) == (2, 2)
+
+
+def test_arms_can_be_two_keys(make_run: MakeRun) -> None:
+    runs = [
+        make_run(variant, seed, loss, f"match={match}")
+        for variant, match, loss in (
+            ("gelu", "params", 2.0),
+            ("swiglu", "params", 1.9),
+            ("swiglu", "width", 1.8),
+        )
+        for seed in range(2)
+    ]
+    table = only_table(compare_runs(runs, arm_keys=("variant", "match")))
+    assert [arm.arm for arm in table.arms] == ["swiglu width", "swiglu params", "gelu params"]
+
+
+def test_an_arm_can_be_any_key_that_determines_a_result(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0), make_run("gelu", 0, 1.0, "optim.lr=1e-3")]
+    table = only_table(compare_runs(runs, arm_keys=("optim.lr",)))
+    assert [arm.arm for arm in table.arms] == ["optim.lr=0.001", "optim.lr=0.002"]
+
+
+@pytest.mark.parametrize("key", ["nosuch", "train.log_every", ""])
+def test_a_key_that_makes_no_arm_is_refused(key: str, nine_runs: list[Run]) -> None:
+    with pytest.raises(ConfigError, match="--arms"):
+        compare_runs(nine_runs, arm_keys=(key,))
+
+
+def test_an_unknown_baseline_names_the_arms(nine_runs: list[Run]) -> None:
+    with pytest.raises(ConfigError, match=r"--baseline geglu: .*gelu, relu, swiglu"):
+        compare_runs(nine_runs, baseline="geglu")
+
+
+def test_a_baseline_of_one_setting_leaves_tables_of_others_standing(make_run: MakeRun) -> None:
+    runs = [make_run(variant, 0, 2.0) for variant in ("gelu", "swiglu")]
+    runs += [make_run(variant, 0, 2.0, "train.steps=7") for variant in ("relu", "swiglu")]
+    tables = compare_runs(runs, baseline="gelu")
+    assert any(table.baseline == "gelu" for table in tables)
+
+
+def test_the_default_baseline_is_a_familiar_ungated_one(nine_runs: list[Run], make_run: MakeRun) -> None:
+    assert only_table(compare_runs(nine_runs)).baseline == "gelu"
+    without = [run for run in nine_runs if not run.run_id.startswith("gelu")]
+    assert only_table(compare_runs(without)).baseline == "relu"
+
+
+def test_nothing_to_compare_is_said(make_run: MakeRun) -> None:
+    with pytest.raises(ConfigError, match="no runs to compare"):
+        compare_runs([])
+    with pytest.raises(ConfigError, match="no setting has two arms"):
+        compare_runs([make_run("gelu", 0, 2.0)])
+    with pytest.raises(ConfigError, match="finished run"):
+        compare_runs([make_run("swiglu", 0, None), make_run("gelu", 1, None)])
+
+
+def test_one_arm_finished_and_one_diverged_is_a_table_not_a_crash(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0), make_run("swiglu", 0, None, diverged=True)]
+    try:
+        table = only_table(compare_runs(runs))
+    except DataError:
+        pytest.fail("the divergence of one arm is a result, and its row belongs into the table")
+    assert arm_of(table, "swiglu").n_diverged == 1
+
+
+def test_an_edited_run_is_refused_by_name(nine_runs: list[Run]) -> None:
+    path = nine_runs[0].path / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.002", "lr: 0.003"))
+    with pytest.raises(DataError, match=nine_runs[0].run_id):
+        compare_runs(nine_runs)
+
+
+def test_no_name_means_all_runs(nine_runs: list[Run], tmp_path: Path) -> None:
+    found, named = find_runs([], tmp_path)
+    assert (len(found), named) == (9, False)
+
+
+def test_runs_named_by_prefix_or_folder_count_as_named(nine_runs: list[Run], tmp_path: Path) -> None:
+    found, named = find_runs(["gelu-pico-text-s1", str(nine_runs[3].path)], tmp_path)
+    assert [run.path for run in found] == [nine_runs[1].path, nine_runs[3].path]
+    assert named
+
+
+@pytest.mark.parametrize("below", ["", "runs"])
+def test_a_folder_means_all_runs_in_it(below: str, nine_runs: list[Run], tmp_path: Path) -> None:
+    found, named = find_runs([str(tmp_path / below)], tmp_path / "elsewhere")
+    assert (len(found), named) == (9, False)
+
+
+@pytest.mark.parametrize("text", ["nosuch", "../../x"])
+def test_a_word_that_names_nothing_is_refused(text: str, nine_runs: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        find_runs([text], tmp_path)
+
+
+def test_runs_of_a_sweep_that_never_began_count_as_planned(tiny_words: list[str], tmp_path: Path) -> None:
+    words = [word for word in tiny_words if not word.startswith("train.steps")]
+    grid = [*words, "train.steps=1", "variant=gelu,swiglu", "seed=0,1"]
+    plan = make_plan(grid, tmp_path, name="two-by-two")
+    for planned in plan.runs[:3]:
+        list(train_run(load_config(planned.words), tmp_path, StopRequest()))
+    found, _ = find_runs(["two-by-two"], tmp_path)
+    arm = arm_of(only_table(compare_runs(found)), "swiglu")
+    assert (arm.n_finished, arm.n_planned) == (1, 2)

@@ -1,0 +1,130 @@
+"""What a sweep will run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from glu_bench.config import load_config
+from glu_bench.errors import ConfigError, DataError
+from glu_bench.study.plan import Plan, find_plan, list_plans, load_plan, make_plan
+from glu_bench.train.loop import train_run
+from glu_bench.train.stop import StopRequest
+
+
+@pytest.fixture
+def words(tiny_words: list[str]) -> list[str]:
+    return tiny_words
+
+
+def test_a_plan_holds_every_combination_in_the_order_of_the_grid(words: list[str], tmp_path: Path) -> None:
+    plan = make_plan([*words, "variant=relu,gelu", "seed=0,1"], tmp_path)
+    names = [planned.run_id.rsplit("-", 1)[0] for planned in plan.runs]
+    assert names == ["relu-pico-text-s0", "relu-pico-text-s1", "gelu-pico-text-s0", "gelu-pico-text-s1"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_planned_id_is_the_id_that_training_gives(words: list[str], tmp_path: Path) -> None:
+    plan = make_plan([*words, "variant=relu,gelu"], tmp_path)
+    for planned in plan.runs:
+        list(train_run(load_config(planned.words), tmp_path, StopRequest()))
+        assert plan.run(planned).status() == "complete"
+
+
+def test_the_same_grid_is_the_same_sweep(words: list[str], tmp_path: Path) -> None:
+    one = make_plan([*words, "variant=relu,gelu"], tmp_path)
+    content = (one.folder / "plan.json").read_bytes()
+    other = make_plan([*words, "variant=relu,gelu"], tmp_path)
+    assert one == other
+    assert (one.folder / "plan.json").read_bytes() == content
+    assert load_plan(one.folder) == one
+
+
+def test_another_grid_is_another_sweep_that_shares_runs(words: list[str], tmp_path: Path) -> None:
+    one = make_plan([*words, "variant=relu,gelu"], tmp_path)
+    other = make_plan([*words, "variant=relu,gelu,swiglu"], tmp_path)
+    assert one.sweep_id != other.sweep_id
+    assert {planned.run_id for planned in one.runs} < {planned.run_id for planned in other.runs}
+
+
+def test_a_name_in_use_for_another_grid_is_refused_with_the_difference(
+    words: list[str], tmp_path: Path
+) -> None:
+    make_plan([*words, "variant=relu,gelu"], tmp_path, name="mine")
+    content = (tmp_path / "sweeps" / "mine" / "plan.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"1 gone \(gelu.*1 new \(swiglu"):
+        make_plan([*words, "variant=relu,swiglu"], tmp_path, name="mine")
+    assert (tmp_path / "sweeps" / "mine" / "plan.json").read_bytes() == content
+    assert make_plan([*words, "variant=relu,gelu"], tmp_path, name="mine").sweep_id == "mine"
+
+
+@pytest.mark.parametrize("word", ["train.log_every=1,2", "train.threads=1,2"])
+def test_two_cells_that_are_one_run_are_refused(word: str, words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the same run twice"):
+        make_plan([*words, word], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a/b", "../x", ".", "..", ".hidden", "/abs", "x" * 300])
+def test_a_name_that_is_no_folder_name_is_refused(name: str, words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        make_plan([*words, "seed=0,1"], tmp_path, name=name)
+    assert not list(tmp_path.rglob("plan.json"))
+
+
+def test_a_cell_that_cannot_run_refuses_the_sweep_before_anything_is_written(
+    words: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="even heads"):
+        make_plan([*words, "model.d_model=48,33"], tmp_path)
+    with pytest.raises(ConfigError, match="match=params"):
+        make_plan([*words, "match.multiple_of=1,256"], tmp_path)
+    assert not (tmp_path / "sweeps").exists()
+
+
+def test_a_dry_plan_writes_nothing(words: list[str], tmp_path: Path) -> None:
+    assert len(make_plan([*words, "seed=0,1"], tmp_path, write=False).runs) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def two_plans(words: list[str], tmp_path: Path) -> list[Plan]:
+    return [make_plan([*words, "seed=0,1"], tmp_path, name=name) for name in ("first", "fifth")]
+
+
+def test_plans_are_found_by_name_prefix_and_folder(two_plans: list[Plan], tmp_path: Path) -> None:
+    assert find_plan("first", tmp_path) == two_plans[0]
+    assert find_plan("fif", tmp_path) == two_plans[1]
+    assert find_plan(str(two_plans[0].folder), tmp_path / "x").runs == two_plans[0].runs
+    assert [plan.sweep_id for plan in list_plans(tmp_path)] == ["fifth", "first"]
+    assert list_plans(tmp_path / "nosuch") == []
+
+
+def test_a_prefix_of_two_plans_or_of_none_is_refused(two_plans: list[Plan], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"names 2 sweeps.*fifth, first"):
+        find_plan("fi", tmp_path)
+    with pytest.raises(ConfigError, match="names 0 sweeps"):
+        find_plan("second", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"runs": 3},
+        {"runs": [{"run_id": "x"}]},
+        {"runs": [{"run_id": "x", "words": 3}]},
+        {"runs": ["x"]},
+        {"runs": [{"run_id": "../../evil", "words": []}]},
+        {"runs": [{"run_id": "/etc", "words": []}]},
+        {"runs": [{"run_id": "..", "words": []}]},
+        {"runs": [{"run_id": "", "words": []}]},
+    ],
+)
+def test_a_plan_that_is_none_or_leaves_the_folder_is_refused(
+    record: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"plan\.json"):
+        load_plan(tmp_path)

@@ -1,0 +1,217 @@
+"""The order of the rooms, one door for each library, and the other rules of the house."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPO, command_env
+
+PACKAGE = REPO / "glu_bench"
+ROOMS = (
+    *("errors", "files", "schema", "config", "device", "ffn", "lm", "data", "runs", "evaluate"),
+    *("train", "study", "cost", "interop", "show", "cli"),
+)
+DOORS = {
+    "hydra": ("config",),
+    "omegaconf": ("config",),
+    "yaml": ("config",),
+    "datasets": ("data",),
+    "rich": ("show",),
+    "plotly": ("show",),
+    "matplotlib": ("show",),
+    "typer": ("cli",),
+    "click": ("cli",),
+    "transformers": ("interop", "cost"),
+    "wandb": ("interop",),
+    "filelock": ("files",),
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [path.relative_to(PACKAGE).as_posix() for path in MODULES]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Full names of everything a file imports, inside functions and under TYPE_CHECKING too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative imports hide the room"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_rooms(path: Path) -> set[str]:
+    parts = [name.split(".") for name in imported_modules(path)]
+    return {names[1] for names in parts if names[0] == "glu_bench" and len(names) > 1}
+
+
+def test_every_module_is_in_a_room_of_the_list() -> None:
+    assert {room_of(path) for path in MODULES} <= {*ROOMS, "__init__", "__main__"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_module_imports_only_from_its_own_room_and_rooms_above(name: str) -> None:
+    path = PACKAGE / name
+    room = room_of(path)
+    if room in ("__init__", "__main__"):
+        return
+    above = set(ROOMS[: ROOMS.index(room) + 1])
+    assert imported_rooms(path) <= above
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_library_is_imported_in_its_own_room_alone(name: str) -> None:
+    path = PACKAGE / name
+    libraries = {imported.split(".")[0] for imported in imported_modules(path)}
+    for library in libraries & set(DOORS):
+        assert room_of(path) in DOORS[library], f"{library} belongs to {DOORS[library]}"
+
+
+def test_nothing_is_imported_by_a_text_that_this_test_cannot_read() -> None:
+    dynamic = [
+        name
+        for name, path in zip(NAMES, MODULES, strict=True)
+        if {"__import__", "import_module"}
+        & {
+            node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        }
+    ]
+    assert dynamic == ["__init__.py"]
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    stems = {part.removesuffix(".py") for name in NAMES for part in Path(name).parts}
+    assert stems.isdisjoint({"utils", "util", "helpers", "helper", "common", "base", "misc", "core", "tools"})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_file_is_longer_than_450_lines(name: str) -> None:
+    assert len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) <= 450
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_and_public_function_says_what_it_is(name: str) -> None:
+    tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{name}: {node.name}"
+
+
+def test_no_function_passes_unnamed_options_through() -> None:
+    taking = [
+        f"{path.relative_to(PACKAGE)}:{node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.args.kwarg is not None
+    ]
+    assert taking == ["schema.py:key"]
+
+
+def test_no_class_of_ours_has_a_child_of_ours() -> None:
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in MODULES if room_of(path) != "errors"]
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    names = {node.name for node in classes}
+    bases = {base.id for node in classes for base in node.bases if isinstance(base, ast.Name)}
+    assert names.isdisjoint(bases)
+
+
+def test_nothing_can_run_code_that_a_file_holds() -> None:
+    banned = {"eval", "exec", "compile", "pickle", "marshal", "shelve", "instantiate", "system", "popen"}
+    found = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                name = node.func
+                plain = isinstance(name, ast.Name) and name.id in banned
+                of_torch = ast.unparse(name) in ("torch.load", "os.system", "os.popen", "yaml.load")
+                if plain or of_torch:
+                    found.append(f"{path.name}:{node.lineno}")
+        found += [f"{path.name}: {name}" for name in imported_modules(path) if name.split(".")[0] in banned]
+    assert found == []
+
+
+def modules_after(code: str) -> set[str]:
+    """Names of the modules that a fresh interpreter has loaded after some code."""
+    printed = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
+        env=command_env(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    return set(printed.split())
+
+
+HEAVY = {"torch", "numpy", "scipy", "datasets", "matplotlib", "plotly", "hydra", "omegaconf", "transformers"}
+
+
+def test_the_command_line_starts_without_any_heavy_library() -> None:
+    assert modules_after("import glu_bench.cli.main").isdisjoint(HEAVY)
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    assert modules_after("import glu_bench; from glu_bench import __all__").isdisjoint(
+        {*HEAVY, "rich", "typer"}
+    )
+
+
+def test_the_configuration_is_read_without_torch() -> None:
+    code = "from glu_bench.config import load_config; load_config(['variant=relu'])"
+    assert "torch" not in modules_after(code)
+
+
+def test_no_room_below_is_needed_to_import_one_above() -> None:
+    loaded = modules_after("import glu_bench.train.loop")
+    assert loaded.isdisjoint({f"glu_bench.{room}" for room in ROOMS[ROOMS.index("train") + 1 :]})
+
+
+def tracked_files() -> list[str]:
+    done = subprocess.run(
+        ["git", "-C", str(REPO), "ls-files", "-z"], capture_output=True, text=True, check=False, timeout=30
+    )
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [name for name in done.stdout.split("\0") if name]
+
+
+def test_the_top_level_holds_what_the_house_says() -> None:
+    top = {name.split("/")[0] for name in tracked_files()}
+    visible = {name for name in top if not name.startswith(".")}
+    expected = {"pyproject.toml", "README.md", "LICENSE", "glu_bench", "configs", "tests", "outputs"}
+    assert visible <= expected
+    assert visible >= expected - {"outputs"}
+
+
+def test_no_run_and_no_cache_is_committed() -> None:
+    parts = set(itertools.chain.from_iterable(name.split("/") for name in tracked_files()))
+    assert parts.isdisjoint({"__pycache__", "runs-cache", ".venv"})
+    assert not any(name.startswith(("outputs/runs/", "outputs/sweeps/")) for name in tracked_files())
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_configurations(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel")
+    import zipfile
+
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*command, str(REPO)], check=True, capture_output=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    configs = {f"glu_bench/{path.relative_to(REPO)}" for path in (REPO / "configs").rglob("*.yaml")}
+    assert configs <= held
+    assert {f"glu_bench/{name}" for name in NAMES} <= held
+    assert not any(name.startswith("tests/") for name in held)
