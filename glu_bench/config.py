@@ -157,7 +157,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises: ConfigError with the file and the line.
     """
     import yaml
-    from omegaconf._utils import get_yaml_loader
+    from omegaconf import OmegaConf
 
     try:
         if path.stat().st_size > YAML_LIMIT_BYTES:
@@ -174,15 +174,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
             if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
                 line = token.start_mark.line + 1
                 raise ConfigError(f"{path}:{line}: aliases and tags are not allowed in a configuration")
-        tree = yaml.load(text, Loader=get_yaml_loader())  # OmegaConf's: safe, no key twice, 1e-3 a number
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            kind = (
+                {"seq": "list", "str": "str"}.get(root.tag.rpartition(":")[2], "value") if root else "nothing"
+            )
+            raise ConfigError(f"{path}: holds a {kind}, key: value lines were expected")
+        tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML ({type(error).__name__})") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__}, key: value lines were expected")
     try:
         _refuse_interpolation(tree)
     except ConfigError as error:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from glu_bench import schema
 from glu_bench.data.corpora import Corpus, find_corpus
+from glu_bench.data.documents import list_files, read_text
+from glu_bench.data.rows import read_rows, row_format
 from glu_bench.data.splits import SPLITS, split_documents
 from glu_bench.data.tokenizers import (
     ByteTokenizer,
@@ -83,7 +85,9 @@ class TokenSet:
         """
         entry = self.manifest["splits"][split]
         if entry["n_tokens"] == 0:
-            raise DataError(f"the {split} split is empty: the text has too few different documents to hold any out")
+            raise DataError(
+                f"the {split} split is empty: the text has too few different documents to hold any out"
+            )
         ids = np.memmap(self.folder / f"{split}.bin", dtype=self.manifest["dtype"], mode="r")
         return TokenStream(split, ids, entry["n_documents"], entry["n_bytes"], entry["n_first_bytes"])
 
@@ -122,23 +126,21 @@ def load_prepared_tokenizer(folder: Path, spec: schema.Tokenizer) -> Tokenizer:
 
 
 def whole_stream(files: list[str], column: str, tokenizer: Tokenizer) -> TokenStream:
-    """All documents of some files as one stream, held in memory; nothing is cached or split.
+    """Each file (or row) as one document, all in one stream held in memory; nothing is cached or split.
 
     Raises: DataError for files that cannot be used.
     """
-    spec = schema.Data(
-        corpus="text", source="files", files=files, path=None, name=None, revision=None, column=column,
-        rows="documents", train_split="train", val_split=None, test_split=None, streaming=True,
-        max_tokens=None, val_share=0.05, test_share=0.05,
-    )  # fmt: skip
-    corpus = find_corpus(spec)
     end = np.array([tokenizer.end_id], dtype=np.uint32)
     pieces: list[NDArray[Any]] = []
     n_bytes = n_first = 0
-    for document in corpus.documents():
-        n_first = n_first or tokenizer.count_first_bytes(document.text)
-        pieces += [*tokenizer.encode([document.text]), end]
-        n_bytes += len(document.text.encode("utf-8"))
+    for path in list_files(files):
+        whole = () if row_format(path) else ("".join(read_text(path)),)
+        for text in whole or read_rows(path, column):
+            n_first = n_first or (tokenizer.count_first_bytes(text) if text else 0)
+            pieces += [*tokenizer.encode([text]), end]
+            n_bytes += len(text.encode("utf-8"))
+    if not n_bytes:
+        raise DataError(f"{', '.join(files)}: empty, there is no text to measure")
     return TokenStream(", ".join(files), np.concatenate(pieces), len(pieces) // 2, n_bytes, n_first)
 
 

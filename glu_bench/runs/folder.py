@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 STATUSES = ("planned", "running", "complete", "diverged", "interrupted", "failed")
 
 
-def hash_identity(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> str:
-    """Ten hex digits over all that determines the result."""
-    identity = schema.select_identity(config) | {
+def make_identity(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> dict[str, Any]:
+    """All that determines a run's result, by dotted key."""
+    return schema.select_identity(config) | {
         "data_fingerprint": data_fingerprint,
         "tokenizer_fingerprint": tokenizer_fingerprint,
     }
-    return sha256_bytes(dump_json(identity).encode())[:10]
 
 
 def make_run_id(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> str:
-    """The id of the run that this configuration describes."""
-    digest = hash_identity(config, data_fingerprint, tokenizer_fingerprint)
+    """The id of the run that this configuration describes: ten hex digits stand for the identity."""
+    identity = make_identity(config, data_fingerprint, tokenizer_fingerprint)
+    digest = sha256_bytes(dump_json(identity).encode())[:10]
     return f"{config.variant.name}-{config.model.preset}-{config.data.corpus}-s{config.seed}-{digest}"
 
 
