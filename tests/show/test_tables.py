@@ -1,0 +1,73 @@
+"""Tables of results."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from glu_bench.runs.folder import Run
+from glu_bench.show.tables import make_table, render_result, render_rows
+
+HOSTILE = "[/x]\x1b[31m\u202e<script>"
+
+
+def shown(table: Any, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_a_result_shows_each_number_with_its_unit(finished_run: Run) -> None:
+    record = finished_run.result()
+    out = shown(render_result(record))
+    assert record["run_id"] in out
+    assert f"{record['test_loss_nats']:.4f} nats/token" in out
+    assert f"{record['test_perplexity']:.3f}" in out
+    assert "unstable" not in out
+    assert "inexact" not in out
+
+
+def test_a_result_says_what_is_wrong_with_it(finished_run: Run) -> None:
+    record = {**finished_run.result(), "unstable": True, "exact": False, "test_perplexity": None}
+    out = shown(render_result(record))
+    assert "ended above where it began" in out
+    assert "resumed under other threads" in out
+    assert ">1e308" in out
+
+
+def test_a_run_too_short_to_time_has_a_dash(finished_run: Run) -> None:
+    assert "- tokens/s" in shown(render_result({**finished_run.result(), "tokens_per_s": None}))
+
+
+@pytest.mark.parametrize("width", [20, 80, 200])
+def test_hostile_text_in_any_cell_or_title_stays_text(width: int, finished_run: Run) -> None:
+    record = {**finished_run.result(), "run_id": HOSTILE}
+    tables = [
+        make_table(HOSTILE, ("a",)),
+        render_rows(HOSTILE, ("a", "b"), [(HOSTILE, HOSTILE)]),
+        render_result(record),
+    ]
+    for table in tables:
+        assert not set(shown(table, width)) & {"\x1b", "\u202e"}
+
+
+def test_a_comparison_with_gaps_is_rendered() -> None:
+    from glu_bench.show.tables import render_comparison
+    from glu_bench.study.compare import Arm, Comparison
+
+    def empty(kind: type) -> dict[str, Any]:
+        return dict.fromkeys(entry.name for entry in dataclasses.fields(kind))
+
+    counts = {"n_finished": 0, "n_planned": 3, "n_diverged": 3, "n_shared_seeds": 0}
+    arm = Arm(**{**empty(Arm), **counts, "arm": HOSTILE})
+    lists = {"arms": [arm], "left_out": [], "warnings": []}
+    words = {"setting": HOSTILE, "baseline": "gelu", "split": "test", "verdict": HOSTILE}
+    out = shown(render_comparison(Comparison(**{**empty(Comparison), **lists, **words})))
+    assert "0/3 (3 diverged)" in out
+    assert "\x1b" not in out
