@@ -28,7 +28,7 @@ class PlannedRun:
 
     run_id: str
     words: tuple[str, ...]
-    identity: dict[str, Any] = field(compare=False)
+    identity: dict[str, Any] = field(compare=False, default_factory=dict)
 
 
 @dataclass(frozen=True)
