@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import re
 import types
 import typing
 from collections.abc import Iterable, Sequence
@@ -173,6 +174,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
             if isinstance(token, yaml.AliasToken | yaml.AnchorToken | yaml.TagToken):
                 line = token.start_mark.line + 1
                 raise ConfigError(f"{path}:{line}: aliases and tags are not allowed in a configuration")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            kind = (
+                {"seq": "list", "str": "str"}.get(root.tag.rpartition(":")[2], "value") if root else "nothing"
+            )
+            raise ConfigError(f"{path}: holds a {kind}, key: value lines were expected")
         tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -180,9 +187,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{where}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML ({type(error).__name__})") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__}, key: value lines were expected")
-    _refuse_interpolation(tree)
+    try:
+        _refuse_interpolation(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return typing.cast(dict[str, Any], tree)
 
 
@@ -200,7 +208,7 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
     if config_dir is not None:
         for path in sorted(config_dir.rglob("*.yaml")):
             read_yaml(path)  # says file and line, which Hydra would bury
-        words.append(f"hydra.searchpath=['file://{config_dir.resolve()!s}']")
+        words.append(f"hydra.searchpath=[{_quote(f'file://{config_dir.resolve()}')}]")
     ConfigStore.instance().store(name="schema", node=Config)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(find_config_root())):
@@ -214,6 +222,9 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
             cause = cause.__cause__
         if isinstance(cause, OmegaConfBaseException):
             raise ConfigError(_explain_omegaconf(cause)) from None
+        unknown = re.search(r"full_key: (\S+)", str(cause))
+        if unknown:
+            raise ConfigError(f"{unknown[1]}: no such key{suggest(unknown[1], list_keys())}") from None
         raise ConfigError(" ".join(str(cause).split())) from None
 
 
@@ -265,8 +276,14 @@ def _quote_files(word: str) -> str:
     name, equals, value = word.partition("=")
     if name != "data.files" or not equals or value[:1] in ("[", "'", '"', ""):
         return f"{name}=[{value}]" if name == "data.files" and value[:1] in ("'", '"') else word
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"data.files=['{escaped}']"
+    return f"data.files=[{_quote(value)}]"
+
+
+def _quote(value: str) -> str:
+    """A string in Hydra's grammar, where a backslash counts only before a quote."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    n_last = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{escaped[len(escaped) - n_last :]}'"
 
 
 def _parse_overrides(words: Iterable[str]) -> list[Override]:

@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
+import re
 import shutil
 from contextlib import AbstractContextManager
 
 import torch
 
 from glu_bench import schema
-from glu_bench.errors import DeviceError
+from glu_bench.errors import ConfigError, DeviceError
 
 
 def resolve_train(train: schema.Train) -> tuple[schema.Train, list[str]]:
@@ -41,8 +42,11 @@ def resolve_train(train: schema.Train) -> tuple[schema.Train, list[str]]:
 def resolve_device(wanted: str) -> str:
     """cpu, mps, or cuda:N.
 
-    Raises: DeviceError if it is not there; nothing else is taken in its place.
+    Raises: ConfigError for a word that is no device; DeviceError if it is not there (nothing else
+    is taken in its place).
     """
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", wanted):
+        raise ConfigError(f"{wanted}: no device; one of auto, cpu, cuda, cuda:N, mps")
     if wanted == "auto":
         if torch.cuda.is_available():
             return "cuda:0"

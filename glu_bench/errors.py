@@ -69,6 +69,11 @@ class InterruptedRunError(GluBenchError):
         self.exit_code = 128 + signal_number
 
 
+def show_controls(text: str) -> str:
+    """The text on one line with control characters and direction marks made visible."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """The end of a message: `; did you mean 'swiglu'?`, or nothing if no known word is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -83,10 +83,20 @@ class Data:
     """The text."""
 
     corpus: str = key("label of the text, part of the run's id")
-    source: str = key("where documents come from", choices=("stdlib", "files"))
+    source: str = key("where documents come from", choices=("stdlib", "files", "hub"))
     files: list[str] = key(  # noqa: RUF009  (key is dataclasses.field with a range)
         "files, folders or globs, for source files"
     )
+    path: str | None = key("id of a dataset on the Hub, for source hub")
+    name: str | None = key("configuration of that dataset")
+    revision: str | None = key("commit, branch or tag of it; a commit fixes the text")
+    column: str = key("column that holds the text, for rows (JSON lines, CSV, Parquet, the Hub)")
+    rows: str = key("documents: a row is one; lines: rows follow one another", choices=("documents", "lines"))
+    train_split: str = key("the dataset's split to train on")
+    val_split: str | None = key("its split for validation; null holds documents out of train by hash")
+    test_split: str | None = key("its split for the final test; null as for val_split")
+    streaming: bool = key("read the Hub as a stream, keeping nothing but the tokens")
+    max_tokens: int | None = key("stop at so many training tokens (held-out ones in proportion)", low=1)
     val_share: float = key("share of documents held out for validation", above=0, below=0.5)
     test_share: float = key("share of documents held out for the final test", above=0, below=0.5)
 
@@ -95,7 +105,15 @@ class Data:
 class Tokenizer:
     """Text to token ids."""
 
-    kind: str = key("byte: ids are the UTF-8 bytes, 256 is the end of a document", choices=("byte",))
+    kind: str = key(
+        "byte: ids are the UTF-8 bytes; bpe: trained on the train split; file, hub: a tokenizer.json",
+        choices=("byte", "bpe", "file", "hub"),
+    )
+    vocab_size: int | None = key("ids of a bpe, the end token among them", low=257, high=2**20)
+    train_bytes: int = key("a bpe is trained on so many bytes of the train split at most", low=1)
+    path: str | None = key("a tokenizer.json, or a repository of the Hub")
+    revision: str | None = key("commit, branch or tag of that repository")
+    end_token: str | None = key("the token that ends a document; null tries the usual names")
 
 
 @dataclass(kw_only=True)
@@ -193,7 +211,17 @@ NOT_IN_IDENTITY = frozenset(
         "variant.formula",
         "variant.source",
         "variant.used_by",
-        "data.files",  # the fingerprint of their content stands for them
+        # fingerprints of the text and the tokenizer stand for all that leads to them
+        "data.source",
+        "data.files",
+        "data.path",
+        "data.name",
+        "data.revision",
+        "data.column",
+        "data.rows",
+        "data.streaming",
+        "tokenizer.path",
+        "tokenizer.revision",
     }
 )
 
@@ -261,6 +289,19 @@ def check_config(config: Config) -> None:
         raise ConfigError(f"match.d_ff={match.d_ff}: only match=none takes an explicit width")
     if config.data.source == "files" and not config.data.files:
         raise ConfigError("data=text needs files: data.files=notes.txt, or 'data.files=[a.txt,b.txt]'")
+    data, tokenizer = config.data, config.tokenizer
+    if data.source == "hub" and not data.path:
+        raise ConfigError(
+            "data=hub needs the dataset: data.path=owner/name, and often data.name, data.column"
+        )
+    if data.rows == "lines" and not (data.val_split and data.test_split):
+        raise ConfigError(
+            "data.rows=lines needs data.val_split and data.test_split: lines cannot be held out"
+        )
+    if tokenizer.kind == "bpe" and tokenizer.vocab_size is None:
+        raise ConfigError("tokenizer=bpe needs tokenizer.vocab_size, 2048 say")
+    if tokenizer.kind in ("file", "hub") and not tokenizer.path:
+        raise ConfigError(f"tokenizer={tokenizer.kind} needs tokenizer.path")
     stride = config.evaluation.stride
     if stride is not None and stride > model.seq_len:
         raise ConfigError(f"evaluation.stride={stride}: at most model.seq_len={model.seq_len}")

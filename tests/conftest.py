@@ -68,9 +68,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def text_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text of about 60 kB."""
+    """A text of about 25 kB."""
     path = tmp_path_factory.mktemp("text") / "words.txt"
-    path.write_text(make_text(1500), encoding="utf-8")
+    path.write_text(make_text(600), encoding="utf-8")
     return path
 
 

@@ -27,7 +27,13 @@ from glu_bench.ffn.matching import match_width
 from tests.conftest import TinyConfig
 
 OPTIONS = [(group, name) for group in list_groups() for name in list_group(group)]
-NEEDS = {"text": ["data.files=x"], "none": ["match.d_ff=64"]}
+NEEDS = {
+    ("data", "text"): ["data.files=x"],
+    ("data", "hub"): ["data.path=owner/name"],
+    ("tokenizer", "file"): ["tokenizer.path=tokenizer.json"],
+    ("tokenizer", "hub"): ["tokenizer.path=owner/name"],
+    ("match", "none"): ["match.d_ff=64"],
+}
 
 
 def refused(*words: str, config_dir: Path | None = None) -> str:
@@ -40,20 +46,24 @@ def refused(*words: str, config_dir: Path | None = None) -> str:
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
-def test_every_file_of_every_group_composes(group: str, name: str) -> None:
-    words = [] if group == "tracker" else NEEDS.get(name, [])
-    chosen = load_config([f"{group}={name}", *words])
+def test_every_file_of_every_group_composes_and_is_read_back_equal(
+    group: str, name: str, tmp_path: Path
+) -> None:
+    chosen = load_config([f"{group}={name}", *NEEDS.get((group, name), [])])
     if group in ("variant", "model"):
-        given_name = chosen.variant.name if group == "variant" else chosen.model.preset
-        assert given_name == name
+        assert name == (chosen.variant.name if group == "variant" else chosen.model.preset)
+    path = tmp_path / "config.yaml"
+    path.write_text(render_config(chosen), encoding="utf-8")
+    assert read_config(path) == chosen
 
 
 @pytest.mark.parametrize("preset", list_group("model"))
-@pytest.mark.parametrize("variant", ["gelu", "swiglu"])
-def test_every_preset_matches_exactly(preset: str, variant: str) -> None:
-    chosen = load_config([f"model={preset}", f"variant={variant}"])
-    receipt = match_width(chosen.variant, chosen.model.d_model, chosen.match, chosen.model.ffn_bias)
-    assert receipt.residual == 0
+def test_every_preset_matches_exactly(preset: str) -> None:
+    chosen = load_config([f"model={preset}"])
+    for variant in ("gelu", "swiglu"):
+        spec = read_variant(variant)
+        receipt = match_width(spec, chosen.model.d_model, chosen.match, chosen.model.ffn_bias)
+        assert receipt.residual == 0
 
 
 def test_values_have_the_types_of_the_schema() -> None:
@@ -292,14 +302,6 @@ def test_a_saved_configuration_must_be_complete_and_within_ranges(
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(DataError, match=str(path)):
         read_config(path)
-
-
-@pytest.mark.parametrize(("group", "name"), OPTIONS)
-def test_a_rendered_configuration_is_read_back_equal(group: str, name: str, tmp_path: Path) -> None:
-    chosen = load_config([f"{group}={name}", *([] if group == "tracker" else NEEDS.get(name, []))])
-    path = tmp_path / "config.yaml"
-    path.write_text(render_config(chosen), encoding="utf-8")
-    assert read_config(path) == chosen
 
 
 @settings(max_examples=25)

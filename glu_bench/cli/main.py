@@ -17,7 +17,7 @@ from glu_bench.cli.status import status
 from glu_bench.cli.sweep import sweep
 from glu_bench.cli.train import train
 from glu_bench.cli.variants import variants
-from glu_bench.errors import GluBenchError, ResourceError
+from glu_bench.errors import GluBenchError, ResourceError, show_controls
 
 app = typer.Typer(
     name="glu-bench",
@@ -41,8 +41,13 @@ app.add_typer(bench_app, name="bench")
 
 def main() -> None:
     """Run the command line; every failure a person can mend ends in one line and its exit code."""
+    if sys.stdout is None:  # closed by the caller: nobody listens
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  (for the rest of the process)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a reader that left is no error
     except GluBenchError as error:
         _leave(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -63,5 +68,7 @@ def main() -> None:
 
 
 def _leave(message: str, exit_code: int) -> None:
-    print(f"glu-bench: {message}", file=sys.stderr)
+    lines = [show_controls(line) for line in f"glu-bench: {message}".split("\n")]
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    print("\n".join(lines).encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
     sys.exit(exit_code)

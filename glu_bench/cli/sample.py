@@ -36,15 +36,14 @@ def sample(
     Example: glu-bench sample swiglu-nano --prompt "class " --temperature 0.6
     """
     from glu_bench.data.stream import TextStream
-    from glu_bench.data.tokenizers import make_tokenizer
     from glu_bench.errors import ConfigError
     from glu_bench.lm.sampling import sample_tokens
     from glu_bench.runs.folder import find_run
     from glu_bench.show.console import print_json
 
     found = find_run(run, output_dir)
-    tokenizer = make_tokenizer(found.config().tokenizer)
-    ids = [int(i) for i in tokenizer.encode(prompt)]
+    tokenizer = found.load_tokenizer()
+    ids = [int(i) for i in tokenizer.encode([prompt])[0]]
     if not ids:
         raise ConfigError("--prompt: at least one character")
     model = found.load_model()

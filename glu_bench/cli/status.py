@@ -23,7 +23,7 @@ def status(
 
     Example: glu-bench status
     """
-    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.console import make_stdout, plain, print_json
     from glu_bench.show.numbers import fixed
     from glu_bench.show.tables import render_rows
     from glu_bench.study.plan import find_plan, list_plans
@@ -51,7 +51,7 @@ def status(
         return
     stdout = make_stdout()
     if not found:
-        stdout.print(f"no sweeps under {output_dir}/sweeps")
+        stdout.print(plain(f"no sweeps under {output_dir}/sweeps"))
     for entry in found:
         lines = [
             (r["run_id"], r["status"], f"{r['step']}/{r['n_steps'] or '-'}", fixed(r["loss_nats"]))

@@ -1,82 +1,34 @@
-"""Where text comes from: an ordered list of files, read as documents of exact UTF-8.
+"""Text files as documents of exact UTF-8: a fixed order of files, read in pieces of bounded size.
 
-A document is what ends with the end token and what a split is made of. A corpus of many files
-has one document a file. One of few files (a novel, a log) is cut at line ends into about a
-hundred documents, or there would be nothing to hold out.
+A document is what ends with the end token and what a split is made of. In a corpus of many
+files a file is a document. One of few files (a novel, a log) is cut at line ends into about a
+hundred, or there would be nothing to hold out; and no document is longer than a few MiB, so
+that memory does not grow with the text.
 """
 
 from __future__ import annotations
 
+import codecs
 import glob
-import hashlib
+import gzip
 import stat
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, cast
 
-from glu_bench import schema
 from glu_bench.errors import DataError
-from glu_bench.files import sha256_file
-
-if TYPE_CHECKING:
-    from datasets import IterableDataset
 
 FEW_FILES = 100  # a corpus of fewer files is cut into about as many documents
 SHORTEST_CUT = 256  # characters; shorter documents than this are not made by cutting
+LONGEST_CUT = 2**18  # characters; longer files than this are cut in any corpus
+READ_BYTES = 2**20
 
 # tests hold odd encodings and generated data; the others differ from one build of Python to the next
 STDLIB_LEFT_OUT = frozenset(
     {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload"}
 )
 STDLIB_GENERATED = ("_sysconfigdata", "topics.py")
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Files in a fixed order, and a fingerprint of their content."""
-
-    paths: tuple[Path, ...]
-    n_bytes: int
-    cut_chars: int | None  # files are cut into documents of about this length; None: one a file
-    fingerprint: str
-
-    def documents(self) -> IterableDataset:
-        """A Hugging Face dataset of {"text": str}, streamed: nothing is copied to its cache.
-
-        Raises: DataError, while reading, for bytes that are not text.
-        """
-        from datasets import IterableDataset
-
-        return IterableDataset.from_generator(
-            read_documents,
-            gen_kwargs={"paths": [str(path) for path in self.paths], "cut_chars": self.cut_chars},
-        )
-
-
-def find_corpus(data: schema.Data) -> Corpus:
-    """The corpus that the configuration names.
-
-    Raises: DataError if there is no file, or one that is not a regular file.
-    """
-    paths = list_stdlib() if data.source == "stdlib" else list_files(data.files)
-    sizes, digests = [], []
-    for path in paths:
-        try:
-            info = path.stat()
-            if not stat.S_ISREG(info.st_mode):
-                raise DataError(f"{path}: not a regular file")
-            sizes.append(info.st_size)
-            digests.append(sha256_file(path))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    n_bytes = sum(sizes)
-    if n_bytes == 0:
-        raise DataError(f"{_name_files(paths)}: empty, there is no text to train on")
-    cut_chars = max(SHORTEST_CUT, n_bytes // FEW_FILES) if len(paths) < FEW_FILES else None
-    whole = hashlib.sha256("\n".join([str(cut_chars), *digests]).encode()).hexdigest()
-    return Corpus(tuple(paths), n_bytes, cut_chars, whole)
 
 
 def list_stdlib() -> list[Path]:
@@ -98,7 +50,7 @@ def list_stdlib() -> list[Path]:
 def list_files(patterns: list[str]) -> list[Path]:
     """Files that paths, folders and globs name: patterns in their order, matches sorted, none twice.
 
-    Raises: DataError for a pattern that matches nothing.
+    Raises: DataError for a pattern that matches nothing, or a file that is not a regular one.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -119,50 +71,96 @@ def list_files(patterns: list[str]) -> list[Path]:
                 f"data.files={pattern}: no such file" + (", no file in it" if path.is_dir() else "")
             )
         found.update(dict.fromkeys(matches))
+    for path in found:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path}: not a regular file")
     return list(found)
 
 
-def read_documents(paths: list[str], cut_chars: int | None) -> Iterator[dict[str, str]]:
-    """Each document as {"text": …}; a file that is cut gives its documents in order.
+def choose_cut(n_files: int, n_bytes: int) -> int:
+    """Length in characters above which a file is cut."""
+    if n_files >= FEW_FILES:
+        return LONGEST_CUT
+    return min(LONGEST_CUT, max(SHORTEST_CUT, n_bytes // FEW_FILES))
 
-    Raises: DataError for a file that is not UTF-8 or holds NUL, with the byte offset.
+
+def read_documents(path: Path, cut_chars: int, whole: bool) -> Iterator[str]:
+    """Documents of one text file in order; together they are its text, line ends as they are.
+
+    `whole` keeps a file of up to LONGEST_CUT characters in one piece.
+    Raises: DataError for bytes that are not UTF-8 text, with the offset.
     """
-    for name in paths:
-        text = read_text(Path(name))
-        for document in cut_text(text, cut_chars) if cut_chars else [text]:
-            if document:
-                yield {"text": document}
+    text = ""
+    for piece in read_text(path):
+        text += piece
+        # a line may be cut only once four cuts are at hand, or at the end of the file
+        while len(text) > 4 * max(cut_chars, LONGEST_CUT if whole else 0):
+            document, text = split_once(text, cut_chars)
+            yield document
+    if whole and len(text) <= LONGEST_CUT:
+        yield from [text] if text else []
+        return
+    while text:
+        document, text = split_once(text, cut_chars)
+        yield document
 
 
-def read_text(path: Path) -> str:
-    """The whole file, every byte kept (line ends are not translated).
+def split_once(text: str, cut_chars: int) -> tuple[str, str]:
+    """A first document of at least `cut_chars` that ends at a line end, and the rest.
+
+    A line longer than four cuts is cut inside.
+    """
+    line_end = text.find("\n", cut_chars - 1, 4 * cut_chars)
+    stop = line_end + 1 if line_end >= 0 else 4 * cut_chars
+    return text[:stop], text[stop:]
+
+
+def read_text(path: Path) -> Iterator[str]:
+    """A file's text in pieces of about 1 MiB; .gz and .zst are unpacked.
 
     Raises: DataError with the offset of the first byte that is not text.
     """
-    content = path.read_bytes()
-    if b"\0" in content:
-        raise DataError(f"{path}: binary, a NUL at byte {content.index(0):,}; only UTF-8 text is taken")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
     try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8, byte 0x{content[error.start]:02x} at offset {error.start:,}; "
-            "convert it, or leave it out of data.files"
-        ) from None
+        with open_unpacked(path) as file:
+            while True:
+                content = file.read(READ_BYTES)
+                nul = content.find(b"\0")
+                if nul >= 0:
+                    raise DataError(
+                        f"{path}: binary, a NUL at byte {offset + nul:,}; only UTF-8 text is taken"
+                    )
+                n_pending = len(decoder.getstate()[0])
+                try:
+                    text = decoder.decode(content, final=not content)
+                except UnicodeDecodeError as error:
+                    at = offset - n_pending + error.start
+                    raise DataError(
+                        f"{path}: not UTF-8, byte 0x{error.object[error.start]:02x} at offset {at:,}; "
+                        "convert it, or leave it out of data.files"
+                    ) from None
+                offset += len(content)
+                if text:
+                    yield text
+                if not content:
+                    return
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
 
 
-def cut_text(text: str, cut_chars: int) -> Iterator[str]:
-    """Pieces of at least `cut_chars` that end at a line end; together they are the text.
+def open_unpacked(path: Path) -> IO[bytes]:
+    """The file's bytes, unpacked if its name ends in .gz or .zst.
 
-    A line longer than four pieces is cut inside.
+    Raises: DataError for .zst without the package that reads it.
     """
-    start = 0
-    while start < len(text):
-        line_end = text.find("\n", start + cut_chars - 1, start + 4 * cut_chars)
-        stop = line_end + 1 if line_end >= 0 else start + 4 * cut_chars
-        yield text[start:stop]
-        start = stop
-
-
-def _name_files(paths: list[Path]) -> str:
-    return str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    if path.suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise DataError(f"{path}: needs the extra 'zstd': pip install 'glu-bench[zstd]'") from None
+        opened: IO[bytes] = zstandard.open(path, "rb")
+        return opened
+    return path.open("rb")

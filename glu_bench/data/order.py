@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glu_bench.data.prepared import TokenStream
+from glu_bench.data.tokenizers import Ids
 from glu_bench.errors import DataError
 
 
@@ -32,7 +33,7 @@ def shuffle_blocks(seed: int, epoch: int, n_blocks: int) -> NDArray[np.int64]:
 class BatchOrder:
     """Batches of blocks of seq_len tokens (and one more, the last target), without overlap."""
 
-    ids: NDArray[np.uint16]
+    ids: Ids
     seq_len: int
     batch_size: int
     seed: int

@@ -1,8 +1,9 @@
 """Text tokenised once into memory-mapped files; training reads nothing else.
 
-A prepared folder holds train.bin, val.bin, test.bin (ids, little endian) and manifest.json,
-which is written last and holds the checksum of each. It lies under the cache folder, named
-after what it was made from, so another text or another tokenizer is another folder.
+A prepared folder holds train.bin, val.bin, test.bin (ids, little endian), tokenizer.json where
+there is one, and manifest.json, which is written last and holds the checksum of each. It lies
+under the cache folder, named after its recipe, so another text, another tokenizer or another
+split is another folder.
 """
 
 from __future__ import annotations
@@ -19,24 +20,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glu_bench import schema
-from glu_bench.data.documents import Corpus, find_corpus
-from glu_bench.data.tokenizers import Tokenizer, make_tokenizer
-from glu_bench.errors import DataError
+from glu_bench.data.corpora import Corpus, find_corpus
+from glu_bench.data.documents import list_files, read_text
+from glu_bench.data.rows import read_rows, row_format
+from glu_bench.data.splits import SPLITS, split_documents
+from glu_bench.data.tokenizers import (
+    ByteTokenizer,
+    FileTokenizer,
+    Ids,
+    Tokenizer,
+    find_hub_tokenizer,
+    load_tokenizer_file,
+    train_bpe,
+)
+from glu_bench.data.writer import SplitWriter
+from glu_bench.errors import DataError, ResourceError
 from glu_bench.files import (
     dump_json,
     explain_disk,
     fsync_dir,
-    fsync_file,
     hold_lock,
     make_folder,
     read_json,
     sha256_bytes,
     sha256_file,
     write_json,
+    write_text,
 )
 
-SPLITS = ("train", "val", "test")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+BATCH_CHARS = 2**20  # text handed to the tokenizer at a time
+
+OnProgress = Callable[[int, int | None], None]  # (bytes of text done, bytes in all if known)
 
 
 @dataclass(frozen=True)
@@ -44,8 +59,10 @@ class TokenStream:
     """One split: documents, each followed by the end token, as one array of ids."""
 
     split: str
-    ids: NDArray[np.uint16]
+    ids: Ids
     n_documents: int
+    n_bytes: int  # of text; end tokens have none
+    n_first_bytes: int  # of the first token, which no pass can score
 
 
 @dataclass(frozen=True)
@@ -54,30 +71,25 @@ class TokenSet:
 
     folder: Path
     tokenizer: Tokenizer
-    data_fingerprint: str
     manifest: dict[str, Any]
 
+    @property
+    def data_fingerprint(self) -> str:
+        """sha256 over the documents and their splits, whatever they were read from."""
+        return str(self.manifest["content_sha256"])
+
     def stream(self, split: str) -> TokenStream:
-        """A split, memory-mapped."""
-        path = self.folder / f"{split}.bin"
+        """A split, memory-mapped.
+
+        Raises: DataError if it is empty.
+        """
         entry = self.manifest["splits"][split]
         if entry["n_tokens"] == 0:
-            raise DataError(f"the {split} split is empty: the text has too few documents to hold any out")
-        return TokenStream(split, np.memmap(path, dtype="<u2", mode="r"), entry["n_documents"])
-
-
-def whole_stream(files: list[str], tokenizer: Tokenizer) -> TokenStream:
-    """All documents of some files as one stream, held in memory; nothing is cached or split.
-
-    Raises: DataError for files that cannot be used.
-    """
-    spec = schema.Data(corpus="text", source="files", files=files, val_share=0.05, test_share=0.05)
-    corpus = dataclasses.replace(find_corpus(spec), cut_chars=None)
-    end = np.array([tokenizer.end_id], dtype=np.uint16)
-    pieces: list[NDArray[np.uint16]] = []
-    for document in corpus.documents():
-        pieces += [tokenizer.encode(document["text"]), end]
-    return TokenStream(", ".join(files), np.concatenate(pieces), len(pieces) // 2)
+            raise DataError(
+                f"the {split} split is empty: the text has too few different documents to hold any out"
+            )
+        ids = np.memmap(self.folder / f"{split}.bin", dtype=self.manifest["dtype"], mode="r")
+        return TokenStream(split, ids, entry["n_documents"], entry["n_bytes"], entry["n_first_bytes"])
 
 
 def find_cache() -> Path:
@@ -88,110 +100,194 @@ def find_cache() -> Path:
     return Path(given) if given else Path(platformdirs.user_cache_dir("glu-bench"))
 
 
-def prepare_tokens(config: schema.Config, on_progress: Callable[[int, int], None] | None = None) -> TokenSet:
+def prepare_tokens(config: schema.Config, on_progress: OnProgress | None = None) -> TokenSet:
     """The token set of a configuration, from the cache or made now.
 
-    `on_progress` is told (bytes done, bytes in all) while tokens are made.
-    Raises: DataError for text that cannot be used; ResourceError if the disk is full.
+    `on_progress` is told how many bytes of text are done while tokens are made.
+    Raises: DataError for text that cannot be used; ResourceError if the disk is too small.
     """
     corpus = find_corpus(config.data)
-    tokenizer = make_tokenizer(config.tokenizer)
-    recipe = {
-        "format_version": FORMAT_VERSION,
-        "data_fingerprint": corpus.fingerprint,
-        "tokenizer_fingerprint": tokenizer.fingerprint,
-        "val_share": config.data.val_share,
-        "test_share": config.data.test_share,
-    }
+    recipe = _make_recipe(config, corpus)
     folder = find_cache() / "tokens" / sha256_bytes(dump_json(recipe).encode())[:20]
     make_folder(folder)
     with hold_lock(folder, timeout_s=-1):  # a second process waits and then reads what the first made
         manifest = _read_whole(folder)
         if manifest is None:
-            manifest = _tokenise(folder, corpus, tokenizer, recipe, on_progress)
-    fingerprint = sha256_bytes(dump_json(recipe).encode())
-    return TokenSet(folder, tokenizer, fingerprint, manifest)
+            manifest = _prepare(folder, config, corpus, recipe, on_progress)
+    return TokenSet(folder, load_prepared_tokenizer(folder, config.tokenizer), manifest)
 
 
-def choose_split(digest: str, val_share: float, test_share: float) -> str:
-    """The split of a document, from the sha256 of its content: equal documents never straddle two."""
-    position = int(digest[:16], 16) / 2**64
-    if position < test_share:
-        return "test"
-    return "val" if position < test_share + val_share else "train"
+def load_prepared_tokenizer(folder: Path, spec: schema.Tokenizer) -> Tokenizer:
+    """The tokenizer that a folder's tokens were made with (a prepared folder, or a run's)."""
+    if spec.kind == "byte":
+        return ByteTokenizer()
+    end_token = None if spec.kind == "bpe" else spec.end_token
+    return load_tokenizer_file(folder / "tokenizer.json", end_token)
+
+
+def whole_stream(files: list[str], column: str, tokenizer: Tokenizer) -> TokenStream:
+    """Each file (or row) as one document, all in one stream held in memory; nothing is cached or split.
+
+    Raises: DataError for files that cannot be used.
+    """
+    end = np.array([tokenizer.end_id], dtype=np.uint32)
+    pieces: list[NDArray[Any]] = []
+    n_bytes = n_first = 0
+    for path in list_files(files):
+        whole = () if row_format(path) else ("".join(read_text(path)),)
+        for text in whole or read_rows(path, column):
+            n_first = n_first or (tokenizer.count_first_bytes(text) if text else 0)
+            pieces += [*tokenizer.encode([text]), end]
+            n_bytes += len(text.encode("utf-8"))
+    if not n_bytes:
+        raise DataError(f"{', '.join(files)}: empty, there is no text to measure")
+    return TokenStream(", ".join(files), np.concatenate(pieces), len(pieces) // 2, n_bytes, n_first)
+
+
+def _make_recipe(config: schema.Config, corpus: Corpus) -> dict[str, Any]:
+    spec = config.tokenizer
+    tokenizer: dict[str, Any] = dataclasses.asdict(spec)
+    if spec.kind == "file":
+        tokenizer["fingerprint"] = load_tokenizer_file(Path(str(spec.path)), spec.end_token).fingerprint
+        del tokenizer["path"]
+    return {
+        "format_version": FORMAT_VERSION,
+        "corpus": corpus.recipe,
+        "tokenizer": tokenizer,
+        "val_share": config.data.val_share,
+        "test_share": config.data.test_share,
+        "max_tokens": config.data.max_tokens,
+    }
 
 
 def _read_whole(folder: Path) -> dict[str, Any] | None:
     """The manifest if the folder holds exactly what it says, else None."""
     try:
         manifest = read_json(folder / "manifest.json")
-        for split in SPLITS:
-            entry = manifest["splits"][split]
-            path = folder / f"{split}.bin"
-            if path.stat().st_size != entry["n_file_bytes"] or sha256_file(path) != entry["sha256"]:
+        for name, entry in manifest["files"].items():
+            info = (folder / name).stat()
+            if info.st_size != entry["n_bytes"]:
                 return None
-    except (DataError, KeyError, TypeError, OSError):
+            # hashing 2 GB takes a second; a file untouched since it was hashed is not hashed again
+            if info.st_mtime_ns != entry["mtime_ns"] and sha256_file(folder / name) != entry["sha256"]:
+                return None
+        if manifest["format_version"] != FORMAT_VERSION or set(manifest["splits"]) != set(SPLITS):
+            return None
+    except (DataError, KeyError, TypeError, AttributeError, OSError):
         return None
     return manifest
 
 
-def _tokenise(
+def _prepare(
     folder: Path,
+    config: schema.Config,
     corpus: Corpus,
-    tokenizer: Tokenizer,
     recipe: dict[str, Any],
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: OnProgress | None,
 ) -> dict[str, Any]:
     (folder / "manifest.json").unlink(missing_ok=True)
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)  # of a preparation that was killed
     make_folder(work)
-    counts = {split: {"n_documents": 0, "n_bytes": 0, "n_tokens": 0} for split in SPLITS}
-    end = np.array([tokenizer.end_id], dtype="<u2")
-    n_done = 0
-    splits = _assign_splits(corpus, recipe)
-    with explain_disk(folder, 2 * corpus.n_bytes):
-        handles = {split: (work / f"{split}.bin").open("wb") for split in SPLITS}
-        try:
-            for document, split in zip(corpus.documents(), splits, strict=True):
-                ids = tokenizer.encode(document["text"])
-                handles[split].write(np.concatenate((ids, end)).astype("<u2").tobytes())
-                n_bytes = len(document["text"].encode("utf-8"))
-                counts[split]["n_documents"] += 1
-                counts[split]["n_bytes"] += n_bytes
-                counts[split]["n_tokens"] += len(ids) + 1
-                n_done += n_bytes
-                if on_progress:
-                    on_progress(n_done, corpus.n_bytes)
-        finally:
-            for handle in handles.values():
-                handle.close()
-        for split in SPLITS:
-            path = work / f"{split}.bin"
-            fsync_file(path)
-            entry: dict[str, Any] = counts[split]
-            entry |= {"n_file_bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            path.replace(folder / path.name)
-        work.rmdir()
-        fsync_dir(folder)
-    manifest = {**recipe, "splits": counts}
+    try:
+        with explain_disk(folder, corpus.n_bytes):
+            tokenizer = _make_tokenizer(work, config, corpus)
+            dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
+            _check_space(folder, corpus, config.tokenizer.kind, np.dtype(dtype).itemsize)
+            writer = SplitWriter(work, tokenizer, dtype)
+            _tokenise(writer, config.data, corpus, tokenizer, on_progress)
+            counts = writer.close()
+            names = [f"{split}.bin" for split in SPLITS]
+            names += ["tokenizer.json"] if config.tokenizer.kind != "byte" else []
+            for name in names:
+                (work / name).replace(folder / name)
+            fsync_dir(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    files = {}
+    for name in names:
+        info = (folder / name).stat()
+        digest = writer.digests.get(name) or sha256_file(folder / name)
+        files[name] = {"n_bytes": info.st_size, "mtime_ns": info.st_mtime_ns, "sha256": digest}
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "recipe": recipe,
+        "dtype": dtype,
+        "vocab_size": tokenizer.vocab_size,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "content_sha256": writer.content_sha256,
+        "splits": counts,
+        "overlap": writer.count_overlap(),
+        "files": files,
+    }
     write_json(folder / "manifest.json", manifest)
     return manifest
 
 
-def _assign_splits(corpus: Corpus, recipe: dict[str, Any]) -> list[str]:
-    """The split of each document, in order.
+def _make_tokenizer(work: Path, config: schema.Config, corpus: Corpus) -> Tokenizer:
+    spec = config.tokenizer
+    if spec.kind == "byte":
+        return ByteTokenizer()
+    if spec.kind == "bpe":
+        assert spec.vocab_size is not None  # check_config saw to it
+        texts = (d.text for d in split_documents(corpus, config.data) if d.split == "train")
+        content = train_bpe(_limit(texts, spec.train_bytes), spec.vocab_size)
+        tokenizer = FileTokenizer(content, None, "the trained BPE")
+    else:
+        path = Path(str(spec.path)) if spec.kind == "file" else find_hub_tokenizer(spec)
+        tokenizer = load_tokenizer_file(path, spec.end_token)
+    write_text(work / "tokenizer.json", tokenizer.content)
+    return tokenizer
 
-    A small text may hash to an empty split; then its documents with the least digests become
-    test and val, again a function of content alone.
+
+def _limit(texts: Any, n_bytes: int) -> Any:
+    """The first texts of about so many bytes."""
+    n_done = 0
+    for text in texts:
+        yield text
+        n_done += len(text)
+        if n_done >= n_bytes:
+            return
+
+
+def _tokenise(
+    writer: SplitWriter,
+    data: schema.Data,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    on_progress: OnProgress | None,
+) -> None:
+    waiting, n_chars = [], 0
+    for document in split_documents(corpus, data):
+        assert document.split is not None
+        if writer.is_full(document.split, data):
+            if document.split == "train" and data.val_split is None:
+                break  # held-out documents come from the same stream
+            continue
+        waiting.append(document)
+        n_chars += len(document.text)
+        if n_chars >= BATCH_CHARS:
+            writer.write(waiting, tokenizer)
+            waiting, n_chars = [], 0
+            if on_progress:
+                on_progress(writer.n_text_bytes, corpus.n_bytes)
+    if waiting:
+        writer.write(waiting, tokenizer)
+        if on_progress:
+            on_progress(writer.n_text_bytes, corpus.n_bytes)
+
+
+def _check_space(folder: Path, corpus: Corpus, kind: str, n_id_bytes: int) -> None:
+    """Refuse before the work what the disk cannot hold.
+
+    Raises: ResourceError with the estimate: an id a byte for bytes, one for some 3 bytes otherwise.
     """
-    digests = [sha256_bytes(document["text"].encode("utf-8")) for document in corpus.documents()]
-    splits = [choose_split(digest, recipe["val_share"], recipe["test_share"]) for digest in digests]
-    if set(splits) != set(SPLITS) and len(splits) >= len(SPLITS):
-        order = sorted(range(len(splits)), key=lambda i: (digests[i], i))
-        n_test = max(1, round(recipe["test_share"] * len(splits)))
-        n_val = max(1, round(recipe["val_share"] * len(splits)))
-        splits = ["train"] * len(splits)
-        for rank, i in enumerate(order[: n_test + n_val]):
-            splits[i] = "test" if rank < n_test else "val"
-    return splits
+    if corpus.n_bytes is None:
+        return
+    n_needed = corpus.n_bytes * n_id_bytes // (1 if kind == "byte" else 3)
+    n_free = shutil.disk_usage(folder).free
+    if n_needed > n_free:
+        raise ResourceError(
+            f"{folder}: tokens of {corpus.n_bytes:,} bytes of text need about {n_needed:,} bytes, "
+            f"{n_free:,} are free; set GLU_BENCH_CACHE to a larger disk, or data.max_tokens"
+        )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glu_bench.data.prepared import TokenStream
+from glu_bench.data.tokenizers import Ids
 from glu_bench.errors import DataError
 
 Nats = Callable[[Tensor, Tensor], Tensor]  # (tokens_BT, targets_BT) -> nats_BT, fp32
@@ -42,7 +43,7 @@ class HeldOutLoss:
     split: str
     nats_per_window: NDArray[np.float64]
     tokens_per_window: NDArray[np.int64]
-    n_bytes: int  # of the scored tokens; end tokens have none
+    n_bytes: int | None  # of text behind the scored tokens; None if only the head was scored
     stride: int
 
     @property
@@ -56,8 +57,10 @@ class HeldOutLoss:
         return float(self.nats_per_window.sum()) / self.n_tokens
 
     @property
-    def bits_per_byte(self) -> float:
-        """Bits per byte of the original text."""
+    def bits_per_byte(self) -> float | None:
+        """Bits per byte of the original text, which makes losses under other tokenizers compare."""
+        if not self.n_bytes:
+            return None
         return float(self.nats_per_window.sum()) / (math.log(2) * self.n_bytes)
 
 
@@ -66,7 +69,7 @@ def perplexity(loss_nats: float) -> float | None:
     return math.exp(loss_nats) if loss_nats < 709 else None  # exp(709.8) is the greatest double
 
 
-def cut_windows(ids: NDArray[np.uint16], seq_len: int, stride: int, batch_size: int) -> Iterator[Windows]:
+def cut_windows(ids: Ids, seq_len: int, stride: int, batch_size: int) -> Iterator[Windows]:
     """All windows of a stream in batches of equal shape; the last is filled up with unscored ones."""
     n_targets = len(ids) - 1
     starts = [0]
@@ -90,7 +93,6 @@ def cut_windows(ids: NDArray[np.uint16], seq_len: int, stride: int, batch_size: 
 def evaluate_stream(
     nats: Nats,
     stream: TokenStream,
-    token_bytes: NDArray[np.int64],
     *,
     seq_len: int,
     batch_size: int,
@@ -100,28 +102,26 @@ def evaluate_stream(
 ) -> HeldOutLoss:
     """Loss of every token of a split but the first, given those before it in its window.
 
-    `token_bytes` gives the bytes of text behind each id, shape (V,). `max_tokens` keeps only the
-    head of the stream.
+    `max_tokens` keeps only the head of the stream.
     Raises: DataError if no token can be scored.
     """
     stride = seq_len if stride is None else stride
     ids = stream.ids if max_tokens is None else stream.ids[: max_tokens + 1]
     if len(ids) < 2:
         raise DataError(f"the {stream.split} split has {len(ids)} tokens, nothing can be scored")
-    sums, counts, n_bytes = [], [], 0
+    sums, counts = [], []
     for windows in cut_windows(ids, seq_len, stride, batch_size):
         tokens_BT = torch.from_numpy(windows.tokens_BT).to(device)
         targets_BT = torch.from_numpy(windows.targets_BT).to(device)
         nats_BT = nats(tokens_BT, targets_BT).double().cpu().numpy()
         sums.append((nats_BT * windows.scored_BT).sum(axis=1))
         counts.append(windows.scored_BT.sum(axis=1).astype(np.int64))
-        n_bytes += int((token_bytes[windows.targets_BT] * windows.scored_BT).sum())
     tokens_per_window = np.concatenate(counts)
     real = tokens_per_window > 0  # the filling of the last batch has none
     return HeldOutLoss(
         split=stream.split,
         nats_per_window=np.concatenate(sums)[real],
         tokens_per_window=tokens_per_window[real],
-        n_bytes=n_bytes,
+        n_bytes=stream.n_bytes - stream.n_first_bytes if len(ids) == len(stream.ids) else None,
         stride=stride,
     )

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from glu_bench.data.prepared import TokenSet, prepare_tokens, whole_stream
-from glu_bench.data.tokenizers import make_tokenizer
 from glu_bench.device import make_autocast, resolve_train
-from glu_bench.errors import DataError
+from glu_bench.errors import ConfigError, DataError
 from glu_bench.evaluate.perplexity import HeldOutLoss, evaluate_stream
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.runs.folder import Run
@@ -31,11 +30,12 @@ def evaluate_run(
     Raises: DataError if the text is not the one the run was made with, or no checkpoint verifies.
     """
     config = run.config()
+    if stride is not None and not 1 <= stride <= config.model.seq_len:
+        raise ConfigError(f"stride {stride}: from 1 to the window of {config.model.seq_len} tokens")
     train, _ = resolve_train(dataclasses.replace(config.train, device=device or config.train.device))
     model = run.load_model().to(torch.device(train.device))
-    tokenizer = make_tokenizer(config.tokenizer)
     if files:
-        stream = whole_stream(list(files), tokenizer)
+        stream = whole_stream(list(files), config.data.column, run.load_tokenizer())
     else:
         tokens = prepare_tokens(config)
         _check_fingerprint(run, tokens)
@@ -45,7 +45,6 @@ def evaluate_run(
         return evaluate_stream(
             nats,
             stream,
-            tokenizer.token_bytes(),
             seq_len=config.model.seq_len,
             batch_size=train.batch_size // train.grad_accum,
             stride=stride or config.evaluation.stride,

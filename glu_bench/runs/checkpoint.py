@@ -84,7 +84,8 @@ def save_checkpoint(
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
-    for old in list_checkpoints(folder)[:-keep]:
+    own = [path for path in list_checkpoints(folder) if _read_run_id(path) == run_id]
+    for old in own[:-keep]:
         shutil.rmtree(old)
     return final
 
@@ -102,7 +103,13 @@ def check_checkpoint(path: Path, run_id: str | None = None) -> int:
 
     Raises: DataError if a file is missing, altered, a link, or of another run or format.
     """
+    if path.is_symlink() or (path / "manifest.json").is_symlink():
+        raise DataError(f"{path}: a link, not a checkpoint")
     manifest = read_json(path / "manifest.json")
+    step = manifest.get("step")
+    named = NAME.fullmatch(path.name)
+    if not isinstance(step, int) or (named is not None and int(named[1]) != step):
+        raise DataError(f"{path}: the manifest says step {step!r}")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise DataError(
             f"{path}: format version {manifest.get('format_version')}, this glu-bench reads {FORMAT_VERSION}"
@@ -118,9 +125,6 @@ def check_checkpoint(path: Path, run_id: str | None = None) -> int:
             raise DataError(f"{file}: missing, or a link")
         if sha256_file(file) != checksums[name]:
             raise DataError(f"{file}: content does not match the manifest")
-    step = manifest.get("step")
-    if not isinstance(step, int):
-        raise DataError(f"{path}: the manifest says step {step!r}")
     return step
 
 
@@ -154,9 +158,19 @@ def load_latest(folder: Path, run_id: str) -> tuple[Checkpoint | None, list[str]
         except DataError as error:
             reasons.append(str(error))
             path.rename(_free_name(folder, f"corrupt-{path.name}"))
+    set_aside = sorted(folder.glob("corrupt-*")) if folder.is_dir() else []
+    if set_aside and not reasons:
+        reasons = [f"{path}: set aside earlier" for path in set_aside]
     if reasons:
         raise DataError("no checkpoint verifies; --restart begins anew:\n  " + "\n  ".join(reasons))
     return None, []
+
+
+def _read_run_id(path: Path) -> str | None:
+    try:
+        return str(read_json(path / "manifest.json").get("run_id"))
+    except DataError:
+        return None
 
 
 def _free_name(folder: Path, name: str) -> Path:

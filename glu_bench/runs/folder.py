@@ -14,27 +14,37 @@ from typing import TYPE_CHECKING, Any
 from glu_bench import config as configuration
 from glu_bench import schema
 from glu_bench.errors import ConfigError, DataError
-from glu_bench.files import dump_json, is_locked, make_folder, read_json, sha256_bytes, write_json, write_text
+from glu_bench.files import (
+    dump_json,
+    is_locked,
+    make_folder,
+    read_json,
+    sha256_bytes,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from glu_bench.runs.record import read_record, read_rows
 
 if TYPE_CHECKING:
+    from glu_bench.data.tokenizers import Tokenizer
     from glu_bench.lm.decoder import Decoder
 
 STATUSES = ("planned", "running", "complete", "diverged", "interrupted", "failed")
 
 
-def hash_identity(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> str:
-    """Ten hex digits over all that determines the result."""
-    identity = schema.select_identity(config) | {
+def make_identity(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> dict[str, Any]:
+    """All that determines a run's result, by dotted key."""
+    return schema.select_identity(config) | {
         "data_fingerprint": data_fingerprint,
         "tokenizer_fingerprint": tokenizer_fingerprint,
     }
-    return sha256_bytes(dump_json(identity).encode())[:10]
 
 
 def make_run_id(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> str:
-    """The id of the run that this configuration describes."""
-    digest = hash_identity(config, data_fingerprint, tokenizer_fingerprint)
+    """The id of the run that this configuration describes: ten hex digits stand for the identity."""
+    identity = make_identity(config, data_fingerprint, tokenizer_fingerprint)
+    digest = sha256_bytes(dump_json(identity).encode())[:10]
     return f"{config.variant.name}-{config.model.preset}-{config.data.corpus}-s{config.seed}-{digest}"
 
 
@@ -121,6 +131,22 @@ class Run:
             return "planned"
         return outcome or "interrupted"
 
+    def load_tokenizer(self) -> Tokenizer:
+        """The tokenizer the run was trained with.
+
+        Raises: DataError if tokenizer.json is missing or is another one.
+        """
+        from glu_bench.data.prepared import load_prepared_tokenizer
+
+        tokenizer = load_prepared_tokenizer(self.path, self.config().tokenizer)
+        recorded = self.environment().get("tokenizer_fingerprint")
+        if tokenizer.fingerprint != recorded:
+            raise DataError(
+                f"{self.path}/tokenizer.json: {tokenizer.vocab_size} ids, fingerprint "
+                f"{tokenizer.fingerprint[:12]}; the run was trained with {str(recorded)[:12]}"
+            )
+        return tokenizer
+
     def load_model(self) -> Decoder:
         """The model of the last checkpoint, on the CPU, in evaluation mode.
 
@@ -143,6 +169,8 @@ def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
 
     Raises: DataError naming the first difference.
     """
+    import torch
+
     own = dict(model.named_parameters())
     for name in sorted(set(own) ^ set(tensors)):
         side = "missing from" if name in own else "not in the model but in"
@@ -154,7 +182,9 @@ def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
                 f"{where}: {name} is {tuple(tensor.shape)} {tensor.dtype} in the checkpoint, "
                 f"{tuple(parameter.shape)} {parameter.dtype} in the model"
             )
-    model.load_state_dict(tensors)
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
 
 
 def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any]) -> Run:
@@ -182,6 +212,13 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
     return run
 
 
+def keep_tokenizer(run: Run, source: Path) -> None:
+    """Copy the tokenizer into the run folder, so that the run can be read without the cache."""
+    path = run.path / "tokenizer.json"
+    if not path.exists():
+        write_bytes(path, source.read_bytes())
+
+
 def list_runs(output_dir: Path) -> list[Run]:
     """Run folders under an output folder, by name."""
     runs = output_dir / "runs"
@@ -199,9 +236,11 @@ def find_run(text: str, output_dir: Path) -> Run:
 
     Raises: ConfigError if none or several do.
     """
-    path = Path(text)
-    if (path / "config.yaml").is_file():
-        return Run(path)
+    try:
+        if (Path(text) / "config.yaml").is_file():
+            return Run(Path(text))
+    except (OSError, ValueError):  # too long for a path, or a NUL in it
+        raise ConfigError(f"no run '{text[:40]}…': not a name or a path") from None
     known = list_runs(output_dir)
     found = [run for run in known if run.path.name == text] or [
         run for run in known if run.path.name.startswith(text)

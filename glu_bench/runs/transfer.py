@@ -32,6 +32,7 @@ from glu_bench.runs.integrity import verify_run
 SIZE_LIMITS = {
     "config.yaml": 2**20,
     "environment.json": JSON_LIMIT_BYTES,
+    "tokenizer.json": 2**28,
     "metrics.jsonl": 2**30,
     "result.json": JSON_LIMIT_BYTES,
     "blocks.safetensors": 2**34,
@@ -41,6 +42,7 @@ SIZE_LIMITS = {
     "optimizer.safetensors": 2**37,
 }
 NEEDED = ("config.yaml", "environment.json", "metrics.jsonl", "result.json", "blocks.safetensors")
+OPTIONAL = ("tokenizer.json",)  # the byte tokenizer needs none
 LEFT_BEHIND = (".lock", ".lock.pid", "failure.json")  # of the other machine's process
 MAX_CHECKPOINTS = 1000
 READ_BYTES = 2**20
@@ -98,7 +100,7 @@ def list_run_files(folder: Path) -> list[Path]:
             _check_folder(path)
             found += [inner.relative_to(folder) for inner in _list_checkpoint_files(path)]
         elif not _stays_behind(path):
-            _check_file(path, NEEDED)
+            _check_file(path, (*NEEDED, *OPTIONAL))
             found.append(path.relative_to(folder))
     for name in NEEDED:
         if Path(name) not in found:

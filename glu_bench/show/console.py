@@ -10,10 +10,21 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from glu_bench.errors import show_controls
+
+
+class Results(Console):
+    """A console whose reader may leave: `glu-bench … | head -1` is no failure."""
+
+    def on_broken_pipe(self) -> None:
+        """Write no more and end well; rich would end with 1."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0)
+
 
 def make_stdout() -> Console:
     """For results. Piped output is as wide as its content, not cut to a terminal."""
-    return Console(
+    return Results(
         highlight=False, width=None if sys.stdout.isatty() else 200, soft_wrap=not sys.stdout.isatty()
     )
 
@@ -31,10 +42,10 @@ def is_live(console: Console) -> bool:
 
 def plain(text: object, style: str = "") -> Text:
     """Text from outside as text: no markup is read, control characters become visible."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(text))
-    return Text(shown, style=style)
+    return Text(show_controls(str(text)), style=style)
 
 
 def print_json(value: dict[str, Any]) -> None:
     """One strict JSON object on stdout, schema_version first."""
-    print(json.dumps({"schema_version": 1, **value}, ensure_ascii=False, allow_nan=False))
+    as_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+    print(json.dumps({"schema_version": 1, **value}, ensure_ascii=as_ascii, allow_nan=False))

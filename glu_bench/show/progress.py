@@ -38,6 +38,7 @@ class TrainScreen:
         self.live = is_live(console) and not quiet
         self.val_text = "-"
         self.last_line_at = 0.0
+        self.prepare_began = 0.0
         self.progress = CurveProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -59,12 +60,15 @@ class TrainScreen:
     ) -> None:
         self.progress.stop()
 
-    def prepare(self, n_done: int, n_bytes: int) -> None:
+    def prepare(self, n_done: int, n_bytes: int | None) -> None:
         """Text is being tokenised."""
-        if self.live:
-            if self.task is None:
-                self.task = self.progress.add_task("tokenising", total=n_bytes, words="bytes")
-            self.progress.update(self.task, completed=n_done)
+        if not self.live:
+            return
+        if self.task is None:
+            self.prepare_began = time.monotonic()
+            self.task = self.progress.add_task("tokenising", total=n_bytes, words="")
+        speed = n_done / 1e6 / max(time.monotonic() - self.prepare_began, 1e-3)
+        self.progress.update(self.task, completed=n_done, words=f"bytes  {speed:.0f} MB/s")
 
     def show(self, event: Event) -> None:
         """One event of `train_run`."""

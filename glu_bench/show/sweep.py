@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from glu_bench.errors import DataError
+from glu_bench.errors import DataError, show_controls
 from glu_bench.show.console import is_live, plain
 from glu_bench.show.numbers import si
 from glu_bench.study.plan import Plan, PlannedRun
@@ -51,7 +51,7 @@ class SweepScreen:
         if isinstance(event, RunStarted):
             if self.live:
                 self.tasks[event.planned.run_id] = self.progress.add_task(
-                    event.planned.run_id, total=1, words="starting"
+                    show_controls(event.planned.run_id), total=1, words="starting"
                 )
         elif isinstance(event, RunEnded):
             self._end(event)

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glu_bench import schema
-from glu_bench.errors import ConfigError, DataError
+from glu_bench.errors import ConfigError
 from glu_bench.evaluate.perplexity import perplexity
-from glu_bench.runs.folder import Run, find_run, list_runs
-from glu_bench.study.plan import find_plan, load_plan
+from glu_bench.runs.folder import Run, find_run, list_runs, make_identity
+from glu_bench.study.plan import Plan, PlannedRun, find_plan, load_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Entry:
-    run: Run
+    name: str
     identity: dict[str, Any]
     seed: int
     status: str
@@ -65,7 +64,7 @@ class _Entry:
 
 
 def compare_runs(
-    paths: Sequence[str | Path | Run],
+    paths: Sequence[str | Path | Run | PlannedRun],
     *,
     baseline: str | None = None,
     split: str = "test",
@@ -76,9 +75,10 @@ def compare_runs(
     """One comparison a setting that has two arms or more; all in one if `allow_mixed`.
 
     `refuse_mixed` is for runs a person named one by one.
+    A planned run that never began counts in `n_planned`.
     Raises: ConfigError if nothing can be compared, the baseline is no arm, or runs disagree.
     """
-    entries = [_read(run if isinstance(run, Run) else Run(Path(run))) for run in paths]
+    entries = [_read(run) for run in paths]
     if not entries:
         raise ConfigError(
             "no runs to compare; train some first: glu-bench sweep variant=gelu,swiglu seed=0,1"
@@ -96,7 +96,7 @@ def compare_runs(
     for members in groups.values():
         arms = {_arm_of(entry.identity, arm_keys) for entry in members}
         if len(arms) < 2 or not any(entry.result for entry in members):
-            left_out += [entry.run.path.name for entry in members]
+            left_out += [entry.name for entry in members]
         else:
             tables.append(members)
     if not tables:
@@ -104,52 +104,68 @@ def compare_runs(
             f"{len(entries)} runs, but no setting has two arms with a finished run; "
             "glu-bench runs list shows them"
         )
+    arms = {_arm_of(entry.identity, arm_keys) for members in tables for entry in members}
+    if baseline is not None and baseline not in arms:
+        raise ConfigError(f"--baseline {baseline}: not among the arms {', '.join(sorted(arms))}")
     return [_tabulate(members, baseline, split, arm_keys, sorted(left_out)) for members in tables]
 
 
-def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run], bool]:
+def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | PlannedRun], bool]:
     """Runs that words name (run, sweep or folder; none: all there are), and whether each was named.
 
+    A sweep's runs that never began come as planned ones.
     Raises: ConfigError for a word that names nothing.
     """
     if not texts:
-        return list_runs(output_dir), False
-    runs: dict[Path, Run] = {}
+        return list(list_runs(output_dir)), False
+    runs: dict[Path, Run | PlannedRun] = {}
     named = True
     for text in texts:
-        path = Path(text)
-        if (path / "plan.json").is_file():
-            plan = load_plan(path)
-            found = [plan.run(planned) for planned in plan.runs]
-        elif (path / "config.yaml").is_file():
-            runs[path.resolve()] = Run(path)
+        found = _find_run_or_sweep(text, output_dir)
+        if isinstance(found, Run):
+            runs[found.path.resolve()] = found
             continue
-        elif path.is_dir() and ((path / "runs").is_dir() or any(path.glob("*/config.yaml"))):
-            found = list_runs(path) or [Run(inner.parent) for inner in sorted(path.glob("*/config.yaml"))]
-        else:
-            try:
-                run = find_run(text, output_dir)
-                runs[run.path.resolve()] = run
-                continue
-            except ConfigError as error:
-                try:
-                    plan = find_plan(text, output_dir)
-                except ConfigError:
-                    raise error from None
-                found = [plan.run(planned) for planned in plan.runs]
         named = False
-        runs.update({run.path.resolve(): run for run in found})
-    return [run for run in runs.values() if (run.path / "config.yaml").is_file()], named
+        if isinstance(found, Plan):
+            for planned in found.runs:
+                run = found.run(planned)
+                began = (run.path / "config.yaml").is_file()
+                runs[run.path.resolve()] = run if began else planned
+        else:
+            runs.update({run.path.resolve(): run for run in found})
+    return list(runs.values()), named
 
 
-def _read(run: Run) -> _Entry:
+def _find_run_or_sweep(text: str, output_dir: Path) -> Run | Plan | list[Run]:
+    path = Path(text)
+    if (path / "config.yaml").is_file():
+        return Run(path)
+    if (path / "plan.json").is_file():
+        return load_plan(path)
+    if path.is_dir() and ((path / "runs").is_dir() or any(path.glob("*/config.yaml"))):
+        return list_runs(path) or [Run(inner.parent) for inner in sorted(path.glob("*/config.yaml"))]
+    try:
+        return find_run(text, output_dir)
+    except ConfigError as error:
+        try:
+            return find_plan(text, output_dir)
+        except ConfigError:
+            raise error from None
+
+
+def _read(found: str | Path | Run | PlannedRun) -> _Entry:
+    if isinstance(found, PlannedRun):
+        return _Entry(found.run_id, found.identity, found.identity["seed"], "planned", None)
+    run = found if isinstance(found, Run) else Run(Path(found))
     config = run.config()
     facts = run.environment()
-    identity = schema.select_identity(config)
-    identity["data_fingerprint"] = facts.get("data_fingerprint")
-    identity["tokenizer_fingerprint"] = facts.get("tokenizer_fingerprint")
+    identity = make_identity(
+        config, facts.get("data_fingerprint", ""), facts.get("tokenizer_fingerprint", "")
+    )
     status = run.status()
-    return _Entry(run, identity, config.seed, status, run.result() if status == "complete" else None)
+    return _Entry(
+        run.path.name, identity, config.seed, status, run.result() if status == "complete" else None
+    )
 
 
 def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
@@ -196,8 +212,13 @@ def _describe_setting(identity: dict[str, Any]) -> str:
     )
 
 
-def _losses(entries: list[_Entry], split: str) -> dict[int, float]:
-    return {e.seed: float(e.result[f"{split}_loss_nats"]) for e in entries if e.result is not None}
+def _losses(entries: list[_Entry], split: str) -> dict[int, list[float]]:
+    """Losses by seed; mixed settings may hold several runs of one seed."""
+    losses: dict[int, list[float]] = {}
+    for entry in entries:
+        if entry.result is not None:
+            losses.setdefault(entry.seed, []).append(float(entry.result[f"{split}_loss_nats"]))
+    return losses
 
 
 def _tabulate(
@@ -208,14 +229,14 @@ def _tabulate(
     left_out: list[str],
 ) -> Comparison:
     by_arm: dict[str, list[_Entry]] = {}
-    for entry in sorted(members, key=lambda e: (e.seed, e.run.path.name)):
+    for entry in sorted(members, key=lambda e: (e.seed, e.name)):
         by_arm.setdefault(_arm_of(entry.identity, arm_keys), []).append(entry)
-    if baseline is not None and baseline not in by_arm:
-        raise ConfigError(f"--baseline {baseline}: not among the arms {', '.join(sorted(by_arm))}")
     losses = {arm: _losses(entries, split) for arm, entries in by_arm.items()}
     finished = [arm for arm in by_arm if losses[arm]]
-    chosen = baseline or _choose_baseline(finished)
+    chosen = baseline if baseline in by_arm else _choose_baseline(finished)
     warnings = []
+    if baseline not in (None, chosen):
+        warnings.append(f"{baseline} is no arm here; differences are to {chosen}")
     rows = []
     for arm, entries in by_arm.items():
         row = _make_arm(arm, entries, losses[arm], losses[chosen], split)
@@ -242,23 +263,28 @@ def _choose_baseline(finished: list[str]) -> str:
 
 
 def _make_arm(
-    arm: str, entries: list[_Entry], losses: dict[int, float], base: dict[int, float], split: str
+    arm: str, entries: list[_Entry], losses: dict[int, list[float]], base: dict[int, list[float]], split: str
 ) -> Arm:
     results = [entry.result for entry in entries if entry.result is not None]
-    mean = statistics.fmean(losses.values()) if losses else None
+    values = [loss for at_seed in losses.values() for loss in at_seed]
+    mean = statistics.fmean(values) if values else None
     shared = sorted(set(losses) & set(base))
     one = results[0] if results else {}
     speeds = [r["tokens_per_s"] for r in results if r["tokens_per_s"] is not None]
     return Arm(
         arm=arm,
-        n_finished=len(losses),
+        n_finished=len(values),
         n_planned=len(entries),
         n_diverged=sum(entry.status == "diverged" for entry in entries),
         mean_loss_nats=mean,
-        sd_loss_nats=statistics.stdev(losses.values()) if len(losses) > 1 else None,
+        sd_loss_nats=statistics.stdev(values) if len(values) > 1 else None,
         perplexity=perplexity(mean) if mean is not None else None,
         bits_per_byte=statistics.fmean(r[f"{split}_bits_per_byte"] for r in results) if results else None,
-        difference_nats=statistics.fmean(losses[s] - base[s] for s in shared) if shared else None,
+        difference_nats=(
+            statistics.fmean(statistics.fmean(losses[s]) - statistics.fmean(base[s]) for s in shared)
+            if shared
+            else None
+        ),
         n_shared_seeds=len(shared),
         n_params=one.get("n_params"),
         n_ffn_params=one.get("n_ffn_params"),
@@ -273,7 +299,7 @@ def _say_verdict(rows: list[Arm]) -> str:
     """The order in words; whether it could be chance is not tested yet, and that is said."""
     ranked = [row for row in rows if row.mean_loss_nats is not None and math.isfinite(row.mean_loss_nats)]
     if len(ranked) < 2:
-        raise DataError("fewer than two arms have a finished run")
+        return "fewer than two arms have a finished run: nothing to compare yet"
     best, second = ranked[0], ranked[1]
     assert best.mean_loss_nats is not None
     assert second.mean_loss_nats is not None

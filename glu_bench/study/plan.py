@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from glu_bench import schema
 from glu_bench.config import expand_grid, load_config
@@ -18,15 +19,16 @@ from glu_bench.device import resolve_train
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.ffn.matching import check_receipt, match_width
 from glu_bench.files import dump_json, make_folder, read_json, sha256_bytes, write_json
-from glu_bench.runs.folder import Run, make_run_id
+from glu_bench.runs.folder import Run, make_identity, make_run_id
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: its id and the words that make it."""
+    """One run of a sweep: its id, the words that make it, and what determines its result."""
 
     run_id: str
     words: tuple[str, ...]
+    identity: dict[str, Any] = field(compare=False, default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ def make_plan(
         config = load_config(words, config_dir)
         receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
         check_receipt(receipt, allow_unmatched)
-        run_id = _identify(config, prepared)
+        run_id, identity = _identify(config, prepared)
         same = next((planned for planned in runs if planned.run_id == run_id), None)
         if same is not None:
             raise ConfigError(f"the same run twice: {' '.join(same.words)} and {' '.join(words)}")
-        runs.append(PlannedRun(run_id, tuple(words)))
+        runs.append(PlannedRun(run_id, tuple(words), identity))
     grid = dump_json({"runs": [planned.run_id for planned in runs]})
     sweep_id = name or f"sweep-{sha256_bytes(grid.encode())[:10]}"
     if "/" in sweep_id or sweep_id.startswith("."):
@@ -84,11 +86,18 @@ def load_plan(folder: Path) -> Plan:
     """
     record = read_json(folder / "plan.json")
     try:
-        runs = [PlannedRun(str(entry["run_id"]), tuple(map(str, entry["words"]))) for entry in record["runs"]]
-    except (KeyError, TypeError) as error:
+        runs = [
+            PlannedRun(str(entry["run_id"]), tuple(map(str, entry["words"])), dict(entry["identity"]))
+            for entry in record["runs"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder}/plan.json: not a plan ({error})") from None
     for planned in runs:
-        if Path(planned.run_id).name != planned.run_id or planned.run_id.startswith("."):
+        if (
+            Path(planned.run_id).name != planned.run_id
+            or planned.run_id.startswith(".")
+            or not planned.run_id
+        ):
             raise DataError(f"{folder}/plan.json: {planned.run_id!r} is not a run id")
     return Plan(folder.name, folder, runs)
 
@@ -139,8 +148,8 @@ def _write_plan(plan: Plan) -> None:
         )
 
 
-def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> str:
-    """The id that training this configuration will get; texts are prepared once each."""
+def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> tuple[str, dict[str, Any]]:
+    """The id that training this configuration will get, and what it stands for; texts are prepared once."""
     train, _ = resolve_train(config.train)
     config = dataclasses.replace(config, train=train)
     key = dump_json(
@@ -149,4 +158,5 @@ def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> str:
     if key not in prepared:
         prepared[key] = prepare_tokens(config)
     tokens = prepared[key]
-    return make_run_id(config, tokens.data_fingerprint, tokens.tokenizer.fingerprint)
+    prints = (tokens.data_fingerprint, tokens.tokenizer.fingerprint)
+    return make_run_id(config, *prints), make_identity(config, *prints)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 
 from glu_bench import schema
 from glu_bench.data.order import BatchOrder, make_order
-from glu_bench.data.prepared import TokenSet, prepare_tokens
+from glu_bench.data.prepared import OnProgress, TokenSet, prepare_tokens
 from glu_bench.device import make_autocast, resolve_train
 from glu_bench.errors import DivergedError, InterruptedRunError
 from glu_bench.evaluate.perplexity import HeldOutLoss, Nats, evaluate_stream
@@ -32,7 +32,7 @@ from glu_bench.lm.decoder import Decoder, make_decoder
 from glu_bench.lm.init import init_weights, make_generator
 from glu_bench.runs.checkpoint import load_latest, save_checkpoint
 from glu_bench.runs.environment import read_environment
-from glu_bench.runs.folder import Run, make_run_id, open_run, restart_run
+from glu_bench.runs.folder import Run, keep_tokenizer, make_run_id, open_run, restart_run
 from glu_bench.runs.record import append_row, drop_rows_after, write_record
 from glu_bench.train.events import Evaluating, Event, Finished, Logged, Started
 from glu_bench.train.optimizer import make_optimizer
@@ -52,7 +52,7 @@ def train_run(
     allow_unmatched: bool = False,
     resume_inexact: bool = False,
     restart: bool = False,
-    on_prepare: Callable[[int, int], None] | None = None,
+    on_prepare: OnProgress | None = None,
 ) -> Iterator[Event]:
     """Train, or go on, or return what is finished.
 
@@ -78,6 +78,8 @@ def train_run(
     for split in ("val", "test"):
         tokens.stream(split)  # an empty one is refused before anything is written
     run = open_run(output_dir, config, facts)
+    if config.tokenizer.kind != "byte":
+        keep_tokenizer(run, tokens.folder / "tokenizer.json")
     with hold_lock(run.path):
         if restart:
             restart_run(run)
@@ -146,7 +148,6 @@ def _train(
             found = evaluate_stream(
                 nats,
                 tokens.stream(split),
-                tokens.tokenizer.token_bytes(),
                 seq_len=config.model.seq_len,
                 batch_size=train.batch_size // train.grad_accum,
                 stride=None if max_tokens else config.evaluation.stride,

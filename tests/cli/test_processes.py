@@ -16,7 +16,7 @@ from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 from glu_bench.runs.folder import Run, list_runs
 from tests.conftest import Command, Train, command_env, command_line
 
-LONG = ("train.steps=300", "train.batch_size=16", "train.checkpoint_every=20", "train.eval_every=300")
+LONG = ("train.steps=120", "train.batch_size=16", "train.checkpoint_every=20", "train.eval_every=120")
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +78,12 @@ def test_a_run_ended_by_a_signal_goes_on_to_the_undisturbed_weights(
     (run,) = list_runs(tmp_path)
     assert run.status() == "interrupted"
     steps = [load_checkpoint(path, run.run_id).step for path in list_checkpoints(run.checkpoints)]
-    assert 40 <= max(steps) < 300
+    assert 40 <= max(steps) < 120
     if signals == (signal.SIGTERM,):
         assert max(steps) == run.rows()[-1]["step"]
         assert f"stopped and saved at step {max(steps)}; the same command goes on" in err
     assert train(*LONG)["parameters_sha256"] == straight_sha256
-    assert [row["step"] for row in run.rows()] == list(range(1, 301))
+    assert [row["step"] for row in run.rows()] == list(range(1, 121))
 
 
 def test_a_reader_that_leaves_early_causes_no_traceback(finished_run: Run) -> None:

@@ -20,7 +20,7 @@ GOLDEN = [6, 2, 1, 0, 9, 3, 5, 8, 7, 4]  # shuffle_blocks(0, 0, 10)
 
 def order_of(n_blocks: int, batch_size: int = 3, seed: int = 0) -> BatchOrder:
     ids = np.arange(n_blocks * SEQ_LEN + 1, dtype=np.uint16)
-    return make_order(TokenStream("train", ids, 1), SEQ_LEN, batch_size, seed)
+    return make_order(TokenStream("train", ids, 1, 0, 0), SEQ_LEN, batch_size, seed)
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**63 - 1))
@@ -81,7 +81,7 @@ def test_two_arms_of_a_seed_see_the_same_bytes(tiny_config: TinyConfig) -> None:
 
 @pytest.mark.parametrize("n_tokens", [0, 1, SEQ_LEN])
 def test_a_split_without_one_whole_block_is_refused_with_its_size(n_tokens: int) -> None:
-    stream = TokenStream("train", np.zeros(n_tokens, dtype=np.uint16), 1)
+    stream = TokenStream("train", np.zeros(n_tokens, dtype=np.uint16), 1, 0, 0)
     with pytest.raises(DataError, match=rf"has {n_tokens} tokens, one block needs 9"):
         make_order(stream, SEQ_LEN, 1, 0)
 

@@ -18,13 +18,12 @@ from glu_bench.data.tokenizers import ByteTokenizer
 from glu_bench.errors import DataError
 from glu_bench.evaluate.perplexity import HeldOutLoss, cut_windows, evaluate_stream, perplexity
 
-TOKEN_BYTES = ByteTokenizer().token_bytes()
 END = ByteTokenizer.end_id
-ONE_BYTE_EACH = np.ones(2**16, dtype=np.int64)
 
 
 def stream_of(ids: NDArray[np.uint16]) -> TokenStream:
-    return TokenStream("test", ids, 1)
+    n_bytes = int((ids != END).sum())  # a byte a token, none for the end
+    return TokenStream("test", ids, 1, n_bytes, int((ids[:1] != END).sum()))
 
 
 def count_up(n_tokens: int) -> NDArray[np.uint16]:
@@ -77,9 +76,7 @@ def nats_of_context(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("stride", [1, 2, 4, 8])
 def test_a_smaller_stride_gives_more_context(stride: int) -> None:
-    found = evaluate_stream(
-        nats_of_context, stream_of(count_up(97)), ONE_BYTE_EACH, seq_len=8, batch_size=3, stride=stride
-    )
+    found = evaluate_stream(nats_of_context, stream_of(count_up(97)), seq_len=8, batch_size=3, stride=stride)
     later = 97 - 1 - 8
     expected = sum(range(1, 9)) + later / stride * sum(range(8 - stride + 1, 9))
     assert found.loss_nats * found.n_tokens == pytest.approx(expected)
@@ -92,7 +89,6 @@ def test_the_batch_size_changes_nothing(shape: tuple[int, int, int, int], other_
         evaluate_stream(
             nats_of_target,
             stream_of(count_up(n_tokens)),
-            ONE_BYTE_EACH,
             seq_len=seq_len,
             batch_size=size,
             stride=stride,
@@ -112,7 +108,7 @@ def test_uniform_logits_give_ln_v(n_tokens: int) -> None:
         return torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none")
 
     ids = np.arange(n_tokens, dtype=np.uint16) % 257
-    found = evaluate_stream(nats, stream_of(ids), TOKEN_BYTES, seq_len=8, batch_size=2)
+    found = evaluate_stream(nats, stream_of(ids), seq_len=8, batch_size=2)
     assert found.loss_nats == pytest.approx(math.log(257), rel=1e-6)
     assert found.bits_per_byte == pytest.approx(math.log2(257), rel=1e-6)
     assert perplexity(found.loss_nats) == pytest.approx(257, rel=1e-5)
@@ -123,7 +119,6 @@ def test_end_tokens_count_as_nats_and_no_bytes() -> None:
     found = evaluate_stream(
         lambda tokens, targets: torch.full(targets.shape, math.log(2)),
         stream_of(ids),
-        TOKEN_BYTES,
         seq_len=4,
         batch_size=1,
     )
@@ -144,16 +139,14 @@ def test_the_loss_is_the_sum_over_tokens_not_the_mean_of_windows() -> None:
 
 
 def test_only_the_head_is_read_if_asked() -> None:
-    found = evaluate_stream(
-        nats_of_target, stream_of(count_up(100)), ONE_BYTE_EACH, seq_len=8, batch_size=2, max_tokens=20
-    )
+    found = evaluate_stream(nats_of_target, stream_of(count_up(100)), seq_len=8, batch_size=2, max_tokens=20)
     assert found.n_tokens == 20
     assert found.loss_nats * 7 == pytest.approx(np.arange(1, 21).mean())
 
 
 def test_a_head_longer_than_the_stream_is_the_stream() -> None:
     found = evaluate_stream(
-        nats_of_target, stream_of(count_up(10)), ONE_BYTE_EACH, seq_len=8, batch_size=2, max_tokens=2**40
+        nats_of_target, stream_of(count_up(10)), seq_len=8, batch_size=2, max_tokens=2**40
     )
     assert found.n_tokens == 9
 
@@ -161,15 +154,14 @@ def test_a_head_longer_than_the_stream_is_the_stream() -> None:
 @pytest.mark.parametrize("n_tokens", [0, 1])
 def test_a_stream_with_nothing_to_score_is_refused(n_tokens: int) -> None:
     with pytest.raises(DataError, match=f"has {n_tokens} tokens"):
-        evaluate_stream(nats_of_target, stream_of(count_up(n_tokens)), ONE_BYTE_EACH, seq_len=8, batch_size=1)
+        evaluate_stream(nats_of_target, stream_of(count_up(n_tokens)), seq_len=8, batch_size=1)
 
 
-def test_a_stream_without_a_byte_to_score_is_refused_not_divided_by() -> None:
+def test_a_stream_without_a_byte_to_score_has_no_bits_per_byte() -> None:
     ids = np.array([65, END], dtype=np.uint16)
-    with pytest.raises(DataError):
-        _ = evaluate_stream(
-            nats_of_target, stream_of(ids), TOKEN_BYTES, seq_len=8, batch_size=1
-        ).bits_per_byte
+    found = evaluate_stream(nats_of_target, stream_of(ids), seq_len=8, batch_size=1)
+    assert found.n_tokens == 1
+    assert found.bits_per_byte is None
 
 
 @pytest.mark.parametrize("loss_nats", [800.0, math.inf])
@@ -186,7 +178,6 @@ def test_sums_are_kept_in_double_precision() -> None:
     found = evaluate_stream(
         lambda tokens, targets: torch.full(targets.shape, 0.1),
         stream_of(count_up(50_000)),
-        ONE_BYTE_EACH,
         seq_len=64,
         batch_size=16,
     )

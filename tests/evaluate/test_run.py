@@ -54,10 +54,17 @@ def test_another_text_is_measured_whole(finished_run: Run, tmp_path: Path) -> No
     assert found.split == str(path)
 
 
-def test_a_text_of_one_byte_is_refused_as_data(finished_run: Run, tmp_path: Path) -> None:
+def test_a_text_of_one_byte_has_a_loss_and_no_bits_per_byte(finished_run: Run, tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
-    with pytest.raises(DataError):
-        _ = evaluate_run(finished_run, files=[str(tmp_path / "a")]).bits_per_byte
+    found = evaluate_run(finished_run, files=[str(tmp_path / "a")])
+    assert found.n_tokens == 1
+    assert found.bits_per_byte is None
+
+
+def test_an_empty_text_is_refused_as_data(finished_run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    with pytest.raises(DataError, match="empty"):
+        evaluate_run(finished_run, files=[str(tmp_path / "a")])
 
 
 def test_a_text_that_changed_since_is_refused(train: Train, text_path: Path, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_environment_without_fingerprints_is_one_line(copied: Run) -> None:
 def test_a_checkpoint_under_another_step_is_noticed(copied: Run) -> None:
     newest = list_checkpoints(copied.checkpoints)[-1]
     newest.rename(newest.with_name("step-00009999"))
-    assert "manifest is of step 6" in verify_run(copied)[0]
+    assert "the manifest says step 6" in verify_run(copied)[0]
 
 
 def test_an_unfinished_run_is_sound(copied: Run) -> None:

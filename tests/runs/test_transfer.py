@@ -185,3 +185,17 @@ def test_one_broken_run_keeps_no_other_out(foreign: Path, tmp_path: Path) -> Non
 def test_a_folder_without_runs_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run folder"):
         find_foreign(tmp_path)
+
+
+def test_a_run_with_a_tokenizer_of_its_own_comes_with_it(
+    train: Callable[..., dict[str, object]], tmp_path: Path
+) -> None:
+    record = train("tokenizer=bpe", "tokenizer.vocab_size=300", output_dir=tmp_path / "elsewhere")
+    assert take_in(tmp_path / "elsewhere", tmp_path / "here").status == "imported"
+    (run,) = list_runs(tmp_path / "here")
+    assert run.path.name == record["run_id"]
+    assert run.load_tokenizer().vocab_size == 300
+    path = tmp_path / "elsewhere" / "runs" / run.path.name / "tokenizer.json"
+    path.write_text(path.read_text().replace("Ġ", "a", 1) + " ")
+    shutil.rmtree(run.path)
+    assert take_in(tmp_path / "elsewhere", tmp_path / "here").status == "refused"

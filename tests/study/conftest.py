@@ -19,6 +19,21 @@ MakeRun = Callable[..., Run]
 @pytest.fixture
 def make_run(tiny_config: TinyConfig, tmp_path: Path) -> MakeRun:
     """Makes a run folder: complete with this test loss, or diverged, or begun and no more."""
+    return maker_of_runs(tiny_config, tmp_path)
+
+
+LOSSES = {"gelu": [2.0, 2.2, 2.1], "swiglu": [1.8, 2.0, 1.95], "relu": [2.5, 2.4, 2.6]}
+
+
+@pytest.fixture(scope="session")
+def nine_runs(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    """Three arms of three seeds, in an output folder of their own that tests only read."""
+    make = maker_of_runs(tiny_config, tmp_path_factory.mktemp("nine"))
+    return [make(arm, seed, loss) for arm, losses in LOSSES.items() for seed, loss in enumerate(losses)]
+
+
+def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
+    """The function behind `make_run`."""
 
     def make(
         variant: str,
@@ -37,7 +52,7 @@ def make_run(tiny_config: TinyConfig, tmp_path: Path) -> MakeRun:
             "tokenizer_fingerprint": "t",
             "vocab_size": 257,
         }
-        run = open_run(tmp_path, config, facts)
+        run = open_run(output_dir, config, facts)
         if diverged:
             write_json(run.path / "failure.json", {"status": "diverged", "step": 3, "reason": "loss is nan"})
         if loss_nats is not None:

@@ -17,18 +17,7 @@ from glu_bench.study.compare import Arm, Comparison, compare_runs, find_runs
 from glu_bench.study.plan import make_plan
 from glu_bench.train.loop import train_run
 from glu_bench.train.stop import StopRequest
-from tests.study.conftest import MakeRun
-
-LOSSES = {"gelu": [2.0, 2.2, 2.1], "swiglu": [1.8, 2.0, 1.95], "relu": [2.5, 2.4, 2.6]}
-
-
-@pytest.fixture
-def nine_runs(make_run: MakeRun) -> list[Run]:
-    return [
-        make_run(variant, seed, loss)
-        for variant, losses in LOSSES.items()
-        for seed, loss in enumerate(losses)
-    ]
+from tests.study.conftest import LOSSES, MakeRun
 
 
 def only_table(tables: list[Comparison]) -> Comparison:
@@ -68,7 +57,8 @@ def test_the_other_split_is_read_if_asked(nine_runs: list[Run]) -> None:
 
 
 def test_the_order_of_the_input_changes_nothing(nine_runs: list[Run], make_run: MakeRun) -> None:
-    runs = [*nine_runs, make_run("relu", 3, None, diverged=True), make_run("gelu", 9, 1.0)]
+    extra = [make_run("relu", 3, None, diverged=True), make_run("gelu", 9, 1.0)]
+    runs = [*nine_runs, *extra]
     tables = []
     for seed in range(3):
         random.Random(seed).shuffle(runs)
@@ -76,8 +66,13 @@ def test_the_order_of_the_input_changes_nothing(nine_runs: list[Run], make_run: 
     assert all(table == tables[0] for table in tables)
 
 
-def test_the_same_run_named_twice_counts_once(nine_runs: list[Run], tmp_path: Path) -> None:
-    found, _ = find_runs([nine_runs[0].run_id, str(nine_runs[0].path), "gelu-pico-text-s0"], tmp_path)
+def folder_of(runs: list[Run]) -> Path:
+    return runs[0].path.parent.parent
+
+
+def test_the_same_run_named_twice_counts_once(nine_runs: list[Run]) -> None:
+    words = [nine_runs[0].run_id, str(nine_runs[0].path), "gelu-pico-text-s0"]
+    found, _ = find_runs(words, folder_of(nine_runs))
     assert [run.path for run in found] == [nine_runs[0].path]
 
 
@@ -214,34 +209,35 @@ def test_one_arm_finished_and_one_diverged_is_a_table_not_a_crash(make_run: Make
     assert arm_of(table, "swiglu").n_diverged == 1
 
 
-def test_an_edited_run_is_refused_by_name(nine_runs: list[Run]) -> None:
-    path = nine_runs[0].path / "config.yaml"
+def test_an_edited_run_is_refused_by_name(make_run: MakeRun) -> None:
+    runs = [make_run(variant, 0, 2.0) for variant in ("gelu", "swiglu")]
+    path = runs[0].path / "config.yaml"
     path.write_text(path.read_text().replace("lr: 0.002", "lr: 0.003"))
-    with pytest.raises(DataError, match=nine_runs[0].run_id):
-        compare_runs(nine_runs)
+    with pytest.raises(DataError, match=runs[0].run_id):
+        compare_runs(runs)
 
 
-def test_no_name_means_all_runs(nine_runs: list[Run], tmp_path: Path) -> None:
-    found, named = find_runs([], tmp_path)
+def test_no_name_means_all_runs(nine_runs: list[Run]) -> None:
+    found, named = find_runs([], folder_of(nine_runs))
     assert (len(found), named) == (9, False)
 
 
-def test_runs_named_by_prefix_or_folder_count_as_named(nine_runs: list[Run], tmp_path: Path) -> None:
-    found, named = find_runs(["gelu-pico-text-s1", str(nine_runs[3].path)], tmp_path)
+def test_runs_named_by_prefix_or_folder_count_as_named(nine_runs: list[Run]) -> None:
+    found, named = find_runs(["gelu-pico-text-s1", str(nine_runs[3].path)], folder_of(nine_runs))
     assert [run.path for run in found] == [nine_runs[1].path, nine_runs[3].path]
     assert named
 
 
 @pytest.mark.parametrize("below", ["", "runs"])
 def test_a_folder_means_all_runs_in_it(below: str, nine_runs: list[Run], tmp_path: Path) -> None:
-    found, named = find_runs([str(tmp_path / below)], tmp_path / "elsewhere")
+    found, named = find_runs([str(folder_of(nine_runs) / below)], tmp_path)
     assert (len(found), named) == (9, False)
 
 
 @pytest.mark.parametrize("text", ["nosuch", "../../x"])
-def test_a_word_that_names_nothing_is_refused(text: str, nine_runs: list[Run], tmp_path: Path) -> None:
+def test_a_word_that_names_nothing_is_refused(text: str, nine_runs: list[Run]) -> None:
     with pytest.raises(ConfigError):
-        find_runs([text], tmp_path)
+        find_runs([text], folder_of(nine_runs))
 
 
 def test_runs_of_a_sweep_that_never_began_count_as_planned(tiny_words: list[str], tmp_path: Path) -> None:
