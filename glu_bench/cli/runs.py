@@ -48,16 +48,16 @@ def list_all(
     from glu_bench.show.tables import render_rows
 
     conditions = [parse_condition(text) for text in where or []]
+    asked = [condition.name for condition in conditions] + ([sort] if sort else [])
     found: list[dict[str, Any]] = []
     unread: list[str] = []
     for run in list_runs(output_dir):
         try:
-            facts = collect_facts(run)
+            facts = collect_facts(run, asked)
         except DataError as error:
             unread.append(str(error))
             facts = {"run_id": run.path.name, "status": run.status()}
         found.append({**facts, "run_dir": str(run.path)})
-    asked = [condition.name for condition in conditions] + ([sort] if sort else [])
     check_names(asked, found)
     found = [facts for facts in found if all(condition.holds(facts) for condition in conditions)]
     if sort:

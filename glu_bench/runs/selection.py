@@ -68,13 +68,16 @@ def parse_condition(text: str) -> Condition:
     return condition
 
 
-def collect_facts(run: Run) -> dict[str, Any]:
+def collect_facts(run: Run, names: Iterable[str] | None = None) -> dict[str, Any]:
     """All a condition can ask of a run: status, dotted settings, group labels, final record.
 
+    Settings are left out if none of `names` is one, for reading them takes 30 ms a run.
     Raises: DataError if the configuration was edited.
     """
-    settings = schema.flatten_config(run.config())
-    facts = settings | {label: settings[dotted] for label, dotted in LABELS.items() if dotted in settings}
+    facts: dict[str, Any] = {}
+    if names is None or not {*list_keys(), *LABELS}.isdisjoint(names):
+        facts = schema.flatten_config(run.config())
+        facts |= {label: facts[dotted] for label, dotted in LABELS.items() if dotted in facts}
     status = run.status()
     record = run.result() if status == "complete" else {}
     return facts | record | {"run_id": run.run_id, "status": status}

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from glu_bench.show.console import is_live, plain
 from glu_bench.show.loss_curve import LossCurve
@@ -17,7 +18,7 @@ from glu_bench.train.events import Evaluating, Event, Logged, Started
 LINE_EVERY_S = 15.0  # between lines that no evaluation calls for
 
 
-class CurveProgress(Progress):
+class CurveProgress(Bars):
     """A bar with the loss curve below it."""
 
     curve: LossCurve | None = None

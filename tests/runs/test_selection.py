@@ -47,6 +47,11 @@ def test_facts_hold_settings_labels_and_results(finished_run: Run) -> None:
     assert facts["test_loss_nats"] == finished_run.result()["test_loss_nats"]
 
 
+def test_settings_are_read_only_when_asked_for(finished_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "config", lambda run: pytest.fail("slow"))
+    assert collect_facts(finished_run, ["test_loss_nats"])["variant"] == "swiglu"
+
+
 def test_an_unknown_key_is_named_with_the_nearest(finished_run: Run) -> None:
     with pytest.raises(ConfigError, match="did you mean 'test_loss_nats'"):
         check_names(["test_los_nats"], [collect_facts(finished_run)])
