@@ -172,7 +172,7 @@ def test_data_files_takes_a_path_as_it_is_written(word: str, files: list[str]) -
     assert load_config(["data=text", word]).data.files == files
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @example("a\\b")
 @example("a\\'b\\")
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30))
@@ -304,7 +304,7 @@ def test_a_saved_configuration_must_be_complete_and_within_ranges(
         read_config(path)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     lr=st.floats(min_value=0, max_value=1e9, exclude_min=True),
     seed=st.integers(0, 2**63 - 1),

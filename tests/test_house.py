@@ -15,7 +15,7 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "files", "schema", "config", "device", "ffn", "lm", "data", "runs", "evaluate"),
+    *("errors", "files", "schema", "config", "device", "allocator", "ffn", "lm", "data", "runs", "evaluate"),
     *("train", "study", "cost", "interop", "show", "cli"),
 )
 DOORS = {

@@ -34,6 +34,20 @@ def test_every_name_left_out_of_the_identity_is_a_key_or_a_group() -> None:
     assert keys | groups >= schema.NOT_IN_IDENTITY
 
 
+WITHOUT_EFFECT = {
+    *("train.device", "train.threads", "parallel", "tracker"),
+    *("train.log_every", "train.eval_every", "train.eval_tokens"),
+    *("train.checkpoint_every", "train.keep_checkpoints"),
+    *("variant.family", "variant.formula", "variant.source", "variant.used_by"),
+    *("data.source", "data.files", "data.path", "data.name", "data.revision", "data.column"),
+    *("data.rows", "data.streaming", "tokenizer.path", "tokenizer.revision"),
+}
+
+
+def test_no_key_joins_or_leaves_the_identity_by_accident() -> None:
+    assert schema.NOT_IN_IDENTITY == WITHOUT_EFFECT
+
+
 def test_select_identity_leaves_out_exactly_the_named_keys(tiny_config: TinyConfig) -> None:
     config = tiny_config()
     left_out = set(schema.flatten_config(config)) - set(schema.select_identity(config))

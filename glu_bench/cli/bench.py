@@ -2,8 +2,90 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Annotated, Any
+
 import typer
+
+from glu_bench.cli.options import AsJson
 
 app = typer.Typer(
     help="Cost, against peers and the machine's limit.", no_args_is_help=True, rich_markup_mode=None
 )
+
+
+@app.command()
+def step(
+    presets: Annotated[
+        list[str] | None, typer.Argument(metavar="[PRESET]...", help="Sizes; nano by default.")
+    ] = None,
+    *,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sequences a step.")] = 16,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each contestant takes.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Tokens per second of a training step, against transformers and the matrix-multiply peak.
+
+    Example: glu-bench bench step nano micro
+    """
+    from glu_bench.cost.step import bench_step
+    from glu_bench.show.console import make_stdout, plain, print_json
+    from glu_bench.show.numbers import si
+    from glu_bench.show.tables import render_rows
+
+    found = bench_step(presets or ["nano"], batch_size=batch_size, rounds=rounds)
+    if as_json:
+        rows = [dataclasses.asdict(row) for row in found.rows]
+        peak = {"flops_per_s": found.peak_flops_per_s, "dtype": "bf16"}
+        print_json({"rows": rows, "peak": peak, "environment": found.environment})
+        return
+    lines = [
+        (
+            row.name,
+            si(row.ours),
+            f"{row.ours_share_of_peak:.0%}",
+            row.note or si(row.peer),
+            "-" if row.ratio is None else f"{row.ratio:.2f}",
+        )
+        for row in found.rows
+    ]
+    stdout = make_stdout()
+    columns = ("preset and peer", "ours tok/s", "of peak", "peer tok/s", "ours/peer")
+    stdout.print(render_rows(f"bf16 peak {si(found.peak_flops_per_s)}FLOP/s", columns, lines))
+    for row in found.best_peers():
+        if row.ratio is not None:
+            stdout.print(plain(f"{row.preset}: {row.ratio:.2f} times the peer's fastest setting"))
+
+
+@app.command()
+def data(
+    *,
+    small_mb: Annotated[int, typer.Option("--small-mb", min=1, help="The smaller text, in MB.")] = 10,
+    large_mb: Annotated[int, typer.Option("--large-mb", min=1, help="The larger text, in MB.")] = 1000,
+    as_json: AsJson = False,
+) -> None:
+    """Tokenising speed and memory, and the supply of batches.
+
+    Example: glu-bench bench data --large-mb 200
+    """
+    from glu_bench.cost.data import bench_data
+    from glu_bench.runs.environment import read_environment
+    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.tables import render_rows
+
+    rows = bench_data(small_mb, large_mb)
+    if as_json:
+        found: dict[str, Any] = {"rows": [dataclasses.asdict(row) for row in rows], "peak": None}
+        print_json({**found, "environment": read_environment("cpu")})
+        return
+    lines = [
+        (
+            row.name,
+            f"{row.ours:.3g}",
+            "-" if row.peer is None else f"{row.peer:.3g}",
+            "-" if row.ratio is None else f"{row.ratio:.2f}",
+            row.unit,
+        )
+        for row in rows
+    ]
+    make_stdout().print(render_rows("", ("", "ours", "library alone", "ratio", "unit"), lines))

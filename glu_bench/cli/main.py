@@ -9,6 +9,7 @@ import typer
 
 from glu_bench.cli.bench import app as bench_app
 from glu_bench.cli.compare import compare
+from glu_bench.cli.data import app as data_app
 from glu_bench.cli.doctor import doctor
 from glu_bench.cli.evaluate import evaluate
 from glu_bench.cli.runs import app as runs_app
@@ -36,6 +37,7 @@ app.command()(sample)
 app.command()(variants)
 app.command()(doctor)
 app.add_typer(runs_app, name="runs")
+app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
 

@@ -36,6 +36,7 @@ def train(
         print(render_config(config), end="")
         return
 
+    from glu_bench.allocator import keep_freed_memory
     from glu_bench.interop.tracking import Tracking, make_tracker
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.progress import TrainScreen
@@ -44,6 +45,7 @@ def train(
     from glu_bench.train.loop import train_run
     from glu_bench.train.stop import catch_signals
 
+    keep_freed_memory()
     stderr = make_stderr()
     tracker = make_tracker(config.tracker, output_dir)
 

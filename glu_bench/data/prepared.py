@@ -194,7 +194,7 @@ def _prepare(
             tokenizer = _make_tokenizer(work, config, corpus)
             dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
             _check_space(folder, corpus, config.tokenizer.kind, np.dtype(dtype).itemsize)
-            writer = SplitWriter(work, tokenizer, dtype)
+            writer = SplitWriter(work, tokenizer, dtype, config.data)
             _tokenise(writer, config.data, corpus, tokenizer, on_progress)
             counts = writer.close()
             names = [f"{split}.bin" for split in SPLITS]
@@ -260,7 +260,7 @@ def _tokenise(
     waiting, n_chars = [], 0
     for document in split_documents(corpus, data):
         assert document.split is not None
-        if writer.is_full(document.split, data):
+        if writer.is_full(document.split):
             if document.split == "train" and data.val_split is None:
                 break  # held-out documents come from the same stream
             continue

@@ -97,11 +97,11 @@ class FileTokenizer:
         return str(self.inner.decode(list(ids), skip_special_tokens=True))
 
     def count_first_bytes(self, text: str) -> int:
-        """Bytes from the start of the text to the end of its first token."""
+        """Bytes from the start of the text to the end of its first token, at least 1."""
         encoded: Any = self.inner.encode(text, add_special_tokens=False)
         if len(encoded.offsets) < 2:
             return len(text.encode("utf-8"))
-        return len(text[: encoded.offsets[1][0]].encode("utf-8"))
+        return max(1, len(text[: encoded.offsets[1][0]].encode("utf-8")))
 
 
 def train_bpe(texts: Iterator[str], vocab_size: int) -> str:

@@ -20,8 +20,9 @@ from glu_bench.data.tokenizers import Tokenizer
 class SplitWriter:
     """Appends documents' tokens to <split>.bin; memory grows by 8 bytes a document."""
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, dtype: str) -> None:
+    def __init__(self, folder: Path, tokenizer: Tokenizer, dtype: str, data: schema.Data) -> None:
         self.dtype = dtype
+        self.data = data
         self.end = np.array([tokenizer.end_id], dtype=dtype).tobytes()
         self.files = {split: (folder / f"{split}.bin").open("wb") for split in SPLITS}
         self.hashes = {split: hashlib.sha256() for split in SPLITS}
@@ -42,8 +43,9 @@ class SplitWriter:
         """Digest of all documents with their splits, in order."""
         return self.content.hexdigest()
 
-    def is_full(self, split: str, data: schema.Data) -> bool:
+    def is_full(self, split: str) -> bool:
         """Whether a split has its share of data.max_tokens; the document that reaches it is kept whole."""
+        data = self.data
         if data.max_tokens is None:
             return False
         share = {"train": 1.0, "val": data.val_share, "test": data.test_share}[split]
@@ -53,6 +55,8 @@ class SplitWriter:
         """Tokenise and append some documents."""
         for document, ids in zip(documents, tokenizer.encode([d.text for d in documents]), strict=True):
             split = str(document.split)
+            if self.is_full(split):
+                continue
             content = document.text.encode("utf-8")
             digest = hashlib.sha256(content).digest()
             self.content.update(f"{split} {document.ends} ".encode() + digest)

@@ -1,0 +1,99 @@
+"""glu-bench data: texts, prepared and looked at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from glu_bench.cli.options import AsJson, ConfigDir, Quiet, Settings
+
+app = typer.Typer(help="Texts, prepared and looked at.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command()
+def prepare(
+    settings: Settings = None, *, config_dir: ConfigDir = None, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
+    """Tokenise a text into the cache now; training then never asks for it again.
+
+    Example: glu-bench data prepare data=wikitext2 tokenizer=bpe
+    """
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+
+    found = _describe(settings or [], config_dir, quiet)
+    if as_json:
+        print_json(found)
+        return
+    make_stdout().print(_render_splits(found))
+    if not quiet:
+        make_stderr().print(plain(f"tokens: {found['folder']}"))
+
+
+@app.command()
+def show(
+    settings: Settings = None, *, config_dir: ConfigDir = None, as_json: AsJson = False, quiet: Quiet = False
+) -> None:
+    """Show a text as training sees it: sizes, fingerprints, overlap, the head of each split.
+
+    Example: glu-bench data show data=stdlib
+    """
+    from glu_bench.show.console import make_stdout, plain, print_json
+    from glu_bench.show.tables import render_rows
+
+    found = _describe(settings or [], config_dir, quiet)
+    if as_json:
+        print_json(found)
+        return
+    stdout = make_stdout()
+    stdout.print(_render_splits(found))
+    facts = [
+        (key, found[key]) for key in ("data_fingerprint", "tokenizer_fingerprint", "vocab_size", "folder")
+    ]
+    facts.append(("overlap", ", ".join(f"{n} of {split} in train" for split, n in found["overlap"].items())))
+    stdout.print(render_rows("", ("", ""), facts, left=2))
+    for split, text in found["heads"].items():
+        stdout.print(plain(f"the head of {split}:"))
+        for line in text.splitlines()[:6]:
+            stdout.print(plain(f"  {line}"))
+
+
+def _describe(settings: list[str], config_dir: Any, quiet: bool) -> dict[str, Any]:
+    from glu_bench.config import load_config
+    from glu_bench.data.prepared import prepare_tokens
+    from glu_bench.show.console import make_stderr
+    from glu_bench.show.progress import TrainScreen
+
+    config = load_config(settings, config_dir)
+    with TrainScreen(make_stderr(), quiet) as screen:
+        tokens = prepare_tokens(config, screen.prepare)
+    manifest = tokens.manifest
+    filled = [split for split, entry in manifest["splits"].items() if entry["n_tokens"]]
+    return {
+        "corpus": config.data.corpus,
+        "tokenizer": config.tokenizer.kind,
+        "data_fingerprint": tokens.data_fingerprint,
+        "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
+        "vocab_size": tokens.tokenizer.vocab_size,
+        "folder": str(tokens.folder),
+        "splits": manifest["splits"],
+        "overlap": manifest["overlap"],
+        "heads": {s: tokens.tokenizer.decode(tokens.stream(s).ids[:200].tolist()) for s in filled},
+    }
+
+
+def _render_splits(found: dict[str, Any]) -> Any:
+    from glu_bench.show.tables import render_rows
+
+    rows = [
+        (
+            split,
+            f"{entry['n_documents']:,}",
+            f"{entry['n_bytes']:,}",
+            f"{entry['n_tokens']:,}",
+            f"{entry['n_bytes'] / entry['n_tokens']:.2f}" if entry["n_tokens"] else "-",
+        )
+        for split, entry in found["splits"].items()
+    ]
+    title = f"{found['corpus']}, tokenizer {found['tokenizer']}"
+    return render_rows(title, ("split", "documents", "bytes", "tokens", "bytes/token"), rows)

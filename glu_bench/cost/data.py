@@ -1,0 +1,151 @@
+"""What text costs: tokenising speed and memory, and whether batches ever keep training waiting.
+
+Each preparation runs in a process of its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from glu_bench.config import load_config
+from glu_bench.data.documents import list_stdlib
+from glu_bench.data.order import make_order
+from glu_bench.data.prepared import prepare_tokens
+from glu_bench.data.splits import split_documents
+
+MB = 10**6
+BPE_VOCAB_SIZE = 2048
+BATCH_CHARS = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRow:
+    """One measurement; `peer` is the tokenizers library alone on the same text and cores."""
+
+    name: str
+    ours: float
+    peer: float | None
+    ratio: float | None
+    unit: str
+
+
+def bench_data(small_mb: int = 10, large_mb: int = 1000) -> list[DataRow]:
+    """Rows: byte tokenising at two sizes (speed, peak memory), BPE against its library, batch supply."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        texts = {size: _write_text(Path(folder) / f"{size}.txt", size * MB) for size in (small_mb, large_mb)}
+        for size, path in texts.items():
+            elapsed_s, peak_bytes = _alone(_prepare, path, folder, ())
+            rows.append(_row(f"bytes, {size} MB of text", path.stat().st_size / MB / elapsed_s, "MB/s"))
+            rows.append(_row(f"peak memory, {size} MB of text", peak_bytes / MB, "MB"))
+        path = texts[small_mb]
+        words = ("tokenizer=bpe", f"tokenizer.vocab_size={BPE_VOCAB_SIZE}")
+        ours_s, peer_s = _alone(_encode_bpe, path, folder, words)
+        size_mb = path.stat().st_size / MB
+        rows.append(
+            DataRow(
+                name=f"bpe, {small_mb} MB of text",
+                ours=size_mb / ours_s,
+                peer=size_mb / peer_s,
+                ratio=peer_s / ours_s,
+                unit="MB/s",
+            )
+        )
+        rows.append(_row("a batch of 16 x 256", 1e3 * _time_batch(path, folder), "ms"))
+    return rows
+
+
+def _row(name: str, ours: float, unit: str) -> DataRow:
+    return DataRow(name=name, ours=ours, peer=None, ratio=None, unit=unit)
+
+
+def _write_text(path: Path, n_bytes: int) -> Path:
+    """The standard library over and over, each copy marked, so that no two documents are equal."""
+    source = b"".join(file.read_bytes() for file in list_stdlib())
+    with path.open("wb") as file:
+        number = 0
+        while file.tell() < n_bytes:
+            number += 1
+            file.write(source.replace(b"\n\n", b"\n# copy %d\n" % number)[: n_bytes - file.tell() + 4096])
+    return path
+
+
+def _alone(work: object, *arguments: object) -> tuple[float, float]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        found: tuple[float, float] = pool.submit(work, *arguments).result()  # type: ignore[arg-type]
+    return found
+
+
+def _prepare(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, float]:
+    """Seconds of a whole preparation, imports left out, and its process's peak memory in bytes."""
+    os.environ["GLU_BENCH_CACHE"] = f"{folder}/cache"
+    config = load_config(["data=text", f"data.files={path}", *words])
+    for slow in ("datasets", "torch"):  # a second or two once a process, whatever the text
+        importlib.import_module(slow)
+    began = time.perf_counter()
+    prepare_tokens(config)
+    elapsed_s = time.perf_counter() - began
+    return elapsed_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _encode_bpe(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, float]:
+    """Seconds in which we tokenise and write a text, the tokenizer being trained, and the library's alone."""
+    import tokenizers
+
+    from glu_bench.data import prepared
+    from glu_bench.data.corpora import find_corpus
+    from glu_bench.data.tokenizers import FileTokenizer
+    from glu_bench.data.writer import SplitWriter
+
+    os.environ["GLU_BENCH_CACHE"] = f"{folder}/cache"
+    config = load_config(["data=text", f"data.files={path}", *words])
+    tokens = prepare_tokens(config)
+    corpus = find_corpus(config.data)
+    tokenizer = tokens.tokenizer
+    assert isinstance(tokenizer, FileTokenizer)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        writer = SplitWriter(Path(work), tokenizer, "<u2", config.data)
+        prepared._tokenise(writer, config.data, corpus, tokenizer, None)
+        writer.close()
+    ours_s = time.perf_counter() - began
+    library = tokenizers.Tokenizer.from_str(tokenizer.content)
+    batches = list(_batch(document.text for document in split_documents(corpus, config.data)))
+    began = time.perf_counter()
+    for batch in batches:
+        library.encode_batch_fast(batch, add_special_tokens=False)
+    return ours_s, time.perf_counter() - began
+
+
+def _batch(texts: Iterator[str]) -> Iterator[list[str]]:
+    waiting, n_chars = [], 0
+    for text in texts:
+        waiting.append(text)
+        n_chars += len(text)
+        if n_chars >= BATCH_CHARS:
+            yield waiting
+            waiting, n_chars = [], 0
+    if waiting:
+        yield waiting
+
+
+def _time_batch(path: Path, folder: str, n_batches: int = 500) -> float:
+    """Seconds to gather one batch from the token file."""
+    os.environ["GLU_BENCH_CACHE"] = f"{folder}/cache"
+    tokens = prepare_tokens(load_config(["data=text", f"data.files={path}"]))
+    order = make_order(tokens.stream("train"), seq_len=256, batch_size=16, seed=0)
+    order.batch(0)
+    began = time.perf_counter()
+    for step in range(n_batches):
+        order.batch(step)
+    return (time.perf_counter() - began) / n_batches
