@@ -5,7 +5,6 @@ Each preparation runs in a process of its own, so that its peak memory is its ow
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import resource
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glu_bench.config import load_config
+from glu_bench.data.corpora import find_corpus
 from glu_bench.data.documents import list_stdlib
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import prepare_tokens
@@ -90,8 +90,7 @@ def _prepare(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, fl
     """Seconds of a whole preparation, imports left out, and its process's peak memory in bytes."""
     os.environ["GLU_BENCH_CACHE"] = f"{folder}/cache"
     config = load_config(["data=text", f"data.files={path}", *words])
-    for slow in ("datasets", "torch"):  # a second or two once a process, whatever the text
-        importlib.import_module(slow)
+    next(iter(find_corpus(config.data).documents()))  # imports take a second or two, whatever the text
     began = time.perf_counter()
     prepare_tokens(config)
     elapsed_s = time.perf_counter() - began
@@ -103,7 +102,6 @@ def _encode_bpe(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float,
     import tokenizers
 
     from glu_bench.data import prepared
-    from glu_bench.data.corpora import find_corpus
     from glu_bench.data.tokenizers import FileTokenizer
     from glu_bench.data.writer import SplitWriter
 
