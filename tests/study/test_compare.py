@@ -66,6 +66,13 @@ def test_the_order_of_the_input_changes_nothing(nine_runs: list[Run], make_run: 
     assert all(table == tables[0] for table in tables)
 
 
+def test_the_order_of_mixed_runs_changes_nothing(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0, f"train.steps={n}", n_params=n) for n in (6, 7, 8)]
+    runs += [make_run("swiglu", 0, 1.0)]
+    tables = [compare_runs(given_order, allow_mixed=True) for given_order in (runs, runs[::-1])]
+    assert tables[0] == tables[1]
+
+
 def folder_of(runs: list[Run]) -> Path:
     return runs[0].path.parent.parent
 

@@ -18,7 +18,7 @@ from glu_bench.files import hold_lock
 from glu_bench.runs.record import write_record
 from glu_bench.study import sweep as room
 from glu_bench.study.plan import Plan, PlannedRun, make_plan
-from glu_bench.study.sweep import RunEnded, RunStarted, Tick, log_path, run_plan
+from glu_bench.study.sweep import RunEnded, RunStarted, log_path, run_plan
 from tests.conftest import REPO, Command
 
 Behave = Callable[..., Plan]
@@ -111,23 +111,25 @@ def test_a_signal_ends_the_runs_in_flight_and_begins_no_other(
 ) -> None:
     plan = behave(WAIT, WAIT, WAIT)
     started: list[PlannedRun] = []
-    statuses: list[str] = []
+    reasons: list[str | None] = []
+    raised: list[int] = []
     before = signal.getsignal(number)
 
     def consume() -> None:
         for event in run_plan(plan):
             if isinstance(event, RunStarted):
                 started.append(event.planned)
-            elif isinstance(event, Tick) and log_path(plan, plan.runs[0]).stat().st_size:
-                signal.raise_signal(number)
             elif isinstance(event, RunEnded):
-                statuses.append(event.status)
+                reasons.append(event.reason)
+            elif not raised and log_path(plan, plan.runs[0]).stat().st_size:
+                raised.append(number)
+                signal.raise_signal(number)
 
     with pytest.raises(InterruptedRunError, match="2 runs not begun") as caught:
         consume()
     assert caught.value.exit_code == exit_code
     assert started == plan.runs[:1]
-    assert statuses in (["failed"], ["interrupted"])
+    assert [f"killed by signal {int(number)}," in str(reason) for reason in reasons] == [True]
     assert signal.getsignal(number) is before
 
 
