@@ -60,12 +60,20 @@ def show(
 
 def _describe(settings: list[str], config_dir: Any, quiet: bool) -> dict[str, Any]:
     from glu_bench.config import load_config
-    from glu_bench.data.prepared import prepare_tokens
-    from glu_bench.show.console import make_stderr
+    from glu_bench.data.corpora import find_corpus
+    from glu_bench.data.prepared import estimate_disk, prepare_tokens
+    from glu_bench.show.console import make_stderr, plain
     from glu_bench.show.progress import TrainScreen
 
     config = load_config(settings, config_dir)
-    with TrainScreen(make_stderr(), quiet) as screen:
+    stderr = make_stderr()
+    if not quiet:
+        corpus = find_corpus(config.data)
+        n_disk = estimate_disk(config, corpus)
+        size = "of unknown size" if corpus.n_bytes is None else f"{corpus.n_bytes / 1e6:,.1f} MB on disk"
+        tokens_size = "" if n_disk is None else f", tokens about {n_disk / 1e6:,.1f} MB"
+        stderr.print(plain(f"{config.data.corpus}: text {size}{tokens_size}"))
+    with TrainScreen(stderr, quiet) as screen:
         tokens = prepare_tokens(config, screen.prepare)
     manifest = tokens.manifest
     filled = [split for split, entry in manifest["splits"].items() if entry["n_tokens"]]

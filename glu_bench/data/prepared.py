@@ -117,6 +117,21 @@ def prepare_tokens(config: schema.Config, on_progress: OnProgress | None = None)
     return TokenSet(folder, load_prepared_tokenizer(folder, config.tokenizer), manifest)
 
 
+def estimate_disk(config: schema.Config, corpus: Corpus, n_id_bytes: int = 2) -> int | None:
+    """Bytes that the tokens of a corpus will take, about; None if its size is unknown.
+
+    An id a byte of text for bytes, one for some three bytes otherwise; no more than data.max_tokens.
+    """
+    n_tokens = corpus.n_bytes
+    if n_tokens is not None and config.tokenizer.kind != "byte":
+        n_tokens //= 3
+    limit = config.data.max_tokens
+    if limit is not None:
+        held_out = config.data.val_share + config.data.test_share
+        n_tokens = min(n_tokens or 2**62, round(limit * (1 + held_out)))
+    return None if n_tokens is None else n_tokens * n_id_bytes
+
+
 def load_prepared_tokenizer(folder: Path, spec: schema.Tokenizer) -> Tokenizer:
     """The tokenizer that a folder's tokens were made with (a prepared folder, or a run's)."""
     if spec.kind == "byte":
@@ -193,7 +208,7 @@ def _prepare(
         with explain_disk(folder, corpus.n_bytes):
             tokenizer = _make_tokenizer(work, config, corpus)
             dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
-            _check_space(folder, corpus, config.tokenizer.kind, np.dtype(dtype).itemsize)
+            _check_space(folder, estimate_disk(config, corpus, np.dtype(dtype).itemsize))
             writer = SplitWriter(work, tokenizer, dtype, config.data)
             _tokenise(writer, config.data, corpus, tokenizer, on_progress)
             counts = writer.close()
@@ -277,17 +292,14 @@ def _tokenise(
             on_progress(writer.n_text_bytes, corpus.n_bytes)
 
 
-def _check_space(folder: Path, corpus: Corpus, kind: str, n_id_bytes: int) -> None:
+def _check_space(folder: Path, n_needed: int | None) -> None:
     """Refuse before the work what the disk cannot hold.
 
-    Raises: ResourceError with the estimate: an id a byte for bytes, one for some 3 bytes otherwise.
+    Raises: ResourceError with the estimate.
     """
-    if corpus.n_bytes is None:
-        return
-    n_needed = corpus.n_bytes * n_id_bytes // (1 if kind == "byte" else 3)
     n_free = shutil.disk_usage(folder).free
-    if n_needed > n_free:
+    if n_needed is not None and n_needed > n_free:
         raise ResourceError(
-            f"{folder}: tokens of {corpus.n_bytes:,} bytes of text need about {n_needed:,} bytes, "
-            f"{n_free:,} are free; set GLU_BENCH_CACHE to a larger disk, or data.max_tokens"
+            f"{folder}: the tokens need about {n_needed:,} bytes, {n_free:,} are free; "
+            "set GLU_BENCH_CACHE to a larger disk, or data.max_tokens"
         )

@@ -128,6 +128,22 @@ def test_a_dataset_without_held_out_splits_is_split_by_content(fetch: Fetch) -> 
     assert all(entry["n_documents"] > 5 for entry in splits.values())
 
 
+def test_rows_of_held_out_splits_that_are_in_train_are_counted(hub: StandInHub, fetch: Fetch) -> None:
+    stories = [make_text(3, seed=i) for i in range(60)]
+    hub.add(
+        "datasets",
+        "own/leaky",
+        {
+            "README.md": b"",
+            "data/train.parquet": parquet(stories[:50]),
+            "data/validation.parquet": parquet(stories[45:]),
+            "data/test.parquet": parquet(stories[50:]),
+        },
+    )
+    words = ("data.val_split=validation", "data.test_split=test")
+    assert found(fetch("data=hub", "data.path=own/leaky", *words))["overlap"] == {"val": 5, "test": 0}
+
+
 def test_what_is_not_there_is_named(fetch: Fetch) -> None:
     assert "own/nosuch: not on the Hub" in refusal(fetch("data=hub", "data.path=own/nosuch"))
     assert "no column 'text'; there are story" in refusal(fetch("data=hub", "data.path=own/stories"))

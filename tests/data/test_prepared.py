@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,10 +15,11 @@ import numpy as np
 import pytest
 
 from glu_bench.data import prepared
+from glu_bench.data.corpora import find_corpus
 from glu_bench.data.prepared import TokenSet, find_cache, prepare_tokens, whole_stream
 from glu_bench.data.splits import SPLITS, choose_split
 from glu_bench.data.tokenizers import ByteTokenizer
-from glu_bench.errors import DataError
+from glu_bench.errors import DataError, ResourceError
 from glu_bench.files import sha256_bytes
 from tests.conftest import TinyConfig, command_env, make_text
 
@@ -262,3 +265,28 @@ def test_every_text_comes_back_from_its_ids() -> None:
     text = "a\r\n🙂 \ufeffü"
     tokenizer = ByteTokenizer()
     assert tokenizer.decode(tokenizer.encode([text])[0].tolist()) == text
+
+
+def test_a_disk_too_small_is_said_before_the_work(
+    prepare: Prepare, text_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=50_000)
+    monkeypatch.setattr(prepared.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ResourceError, match=r"need about \d+,\d\d\d bytes, 50,000 are free") as caught:
+        prepare(text_path)
+    assert caught.value.exit_code == 6
+    assert not list((tmp_path / "cache").rglob("*.bin"))
+
+
+@pytest.mark.parametrize(
+    ("words", "n_bytes"),
+    [
+        ((), 2_000_000),
+        (("tokenizer=bpe",), 666_666),
+        (("data.max_tokens=100_000", "data.val_share=0.1", "data.test_share=0.1"), 240_000),
+    ],
+)
+def test_the_disk_is_estimated(words: tuple[str, ...], n_bytes: int, tiny_config: TinyConfig) -> None:
+    config = tiny_config(*words)
+    corpus = dataclasses.replace(find_corpus(config.data), n_bytes=1_000_000)
+    assert prepared.estimate_disk(config, corpus) == n_bytes
