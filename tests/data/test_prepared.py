@@ -270,9 +270,9 @@ def test_every_text_comes_back_from_its_ids() -> None:
 def test_a_disk_too_small_is_said_before_the_work(
     prepare: Prepare, text_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=50_000)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10_000)
     monkeypatch.setattr(prepared.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ResourceError, match=r"need about \d+,\d\d\d bytes, 50,000 are free") as caught:
+    with pytest.raises(ResourceError, match=r"need about \d+,\d\d\d bytes, 10,000 are free") as caught:
         prepare(text_path)
     assert caught.value.exit_code == 6
     assert not list((tmp_path / "cache").rglob("*.bin"))
