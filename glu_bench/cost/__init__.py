@@ -1,0 +1,1 @@
+"""What things cost: tokens per second against peers and against the machine's limit."""
