@@ -113,7 +113,7 @@ def test_no_gradients_no_saving() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # tracing does it
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 @pytest.mark.parametrize("name", ["swiglu", "gelu"])
 def test_compiles_to_the_same(name: str) -> None:
     plain, lean = make_pair(name, bias=True)
