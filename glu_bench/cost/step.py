@@ -10,6 +10,7 @@ import platform
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -157,19 +158,19 @@ def _make_peer(config: schema.Config, d_ff: int, attention: str) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = config.model
-    shape = LlamaConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=model.d_model,
-        intermediate_size=d_ff,
-        num_hidden_layers=model.n_layers,
-        num_attention_heads=model.n_heads,
-        max_position_embeddings=model.seq_len,
-        rms_norm_eps=model.norm_eps,
-        attn_implementation=attention,
-        use_cache=False,
-        tie_word_embeddings=model.tied_embeddings,
-    )
-    peer: nn.Module = LlamaForCausalLM(shape)
+    shape: dict[str, Any] = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": model.d_model,
+        "intermediate_size": d_ff,
+        "num_hidden_layers": model.n_layers,
+        "num_attention_heads": model.n_heads,
+        "max_position_embeddings": model.seq_len,
+        "rms_norm_eps": model.norm_eps,
+        "attn_implementation": attention,
+        "use_cache": False,
+        "tie_word_embeddings": model.tied_embeddings,
+    }
+    peer: nn.Module = LlamaForCausalLM(LlamaConfig(**shape))
     return peer
 
 

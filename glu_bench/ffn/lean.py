@@ -9,12 +9,12 @@ backward of its own.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from glu_bench.ffn.formula import Formula
 
@@ -28,15 +28,37 @@ def lean_feedforward(
     Shapes: x (..., D); w_in (2F, D) or (F, D); w_down (D_out, F); result (..., D_out).
     """
     device_type = x.device.type
-    if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
+    if (
+        torch.amp.is_autocast_available(device_type)
+        and torch.is_autocast_enabled(device_type)
+        and x.dtype != torch.float64
+    ):
         dtype = torch.get_autocast_dtype(device_type)
         x, w_in, w_down = x.to(dtype), w_in.to(dtype), w_down.to(dtype)
         b_in = None if b_in is None else b_in.to(dtype)
         b_down = None if b_down is None else b_down.to(dtype)
     # all operands agree now; off, so that forward and backward evaluate the formula alike
-    with torch.autocast(device_type, enabled=False):
+    with without_autocast(device_type):
         y: Tensor = _LeanFeedForward.apply(x, w_in, b_in, w_down, b_down, formula)  # type: ignore[no-untyped-call]
     return y
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """A block in which operations keep the dtype of their operands."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def refuse_second_derivative() -> None:
+    """Called in a backward pass that is not differentiable itself.
+
+    torch's once_differentiable is silent while the gradient coming in is a constant.
+    Raises: RuntimeError if the caller wants a graph of this backward pass.
+    """
+    # compiled, autograd runs this once while tracing, and torch refuses second derivatives itself
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("the lean steps have no second derivative; make the model with fast=False")
 
 
 class _LeanFeedForward(torch.autograd.Function):
@@ -52,27 +74,37 @@ class _LeanFeedForward(torch.autograd.Function):
         b_down: Tensor | None,
         formula: Formula,
     ) -> Tensor:
-        projected = F.linear(x, w_in, b_in)
-        ctx.save_for_backward(x, projected, w_in, w_down)
+        parts = _project(x, w_in, b_in, formula)
+        ctx.save_for_backward(x, w_in, w_down, *parts)
         ctx.formula = formula
         ctx.biased = b_in is not None
-        return F.linear(formula.hidden(*_parts(projected, formula)), w_down, b_down)
+        return F.linear(formula.hidden(*parts), w_down, b_down)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
-        x, projected, w_in, w_down = ctx.saved_tensors
-        x_ND, d_y_ND = x.flatten(0, -2), d_y.flatten(0, -2)
-        parts_NF = _parts(projected.flatten(0, -2), ctx.formula)
+        refuse_second_derivative()
+        x, w_in, w_down, *parts = ctx.saved_tensors
+        x_ND, d_y_ND = _rows(x), _rows(d_y)
+        parts_NF = [_rows(part) for part in parts]
         hidden_NF, pull = torch.func.vjp(ctx.formula.hidden, *parts_NF)  # type: ignore[misc]
         d_w_down = d_y_ND.t() @ hidden_NF
-        d_projected_NF = torch.cat(pull(d_y_ND @ w_down), dim=-1)
-        d_w_in = d_projected_NF.t() @ x_ND
-        d_x = (d_projected_NF @ w_in).view(x.shape) if ctx.needs_input_grad[0] else None
-        d_b_in = d_projected_NF.sum(0) if ctx.biased else None
+        d_parts_NF = pull(d_y_ND @ w_down)
+        d_w_in = torch.cat([d_part_NF.t() @ x_ND for d_part_NF in d_parts_NF])
+        weights_FD = w_in.chunk(len(parts))
+        d_x_ND = d_parts_NF[0] @ weights_FD[0]
+        for d_part_NF, weight_FD in zip(d_parts_NF[1:], weights_FD[1:], strict=True):
+            d_x_ND = torch.addmm(d_x_ND, d_part_NF, weight_FD)
+        d_b_in = torch.cat([d_part_NF.sum(0) for d_part_NF in d_parts_NF]) if ctx.biased else None
         d_b_down = d_y_ND.sum(0) if ctx.biased else None
-        return d_x, d_w_in, d_b_in, d_w_down, d_b_down, None
+        return d_x_ND.view(x.shape), d_w_in, d_b_in, d_w_down, d_b_down, None
 
 
-def _parts(projected: Tensor, formula: Formula) -> tuple[Tensor, ...]:
-    return projected.chunk(2, dim=-1) if formula.gated else (projected,)
+def _project(x: Tensor, w_in: Tensor, b_in: Tensor | None, formula: Formula) -> tuple[Tensor, ...]:
+    # gate and up apart: what follows then runs over whole tensors, which costs half of half rows
+    n = 2 if formula.gated else 1
+    biases = (None,) * n if b_in is None else b_in.chunk(n)
+    return tuple(F.linear(x, w, b) for w, b in zip(w_in.chunk(n), biases, strict=True))
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])

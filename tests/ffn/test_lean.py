@@ -1,0 +1,124 @@
+"""The lean step: the numbers and gradients of the plain modules, in less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from glu_bench.ffn.feedforward import FeedForward
+from glu_bench.ffn.formula import list_variants, load_variant
+from glu_bench.ffn.lean import lean_feedforward
+
+D, F = 24, 32
+VARIANTS = list_variants()
+
+
+def make_pair(name: str, bias: bool = False) -> tuple[FeedForward, FeedForward]:
+    """A plain and a lean block with equal weights."""
+    torch.manual_seed(0)
+    plain = FeedForward(load_variant(name), D, F, bias=bias, fast=False)
+    lean = FeedForward(load_variant(name), D, F, bias=bias, fast=True)
+    lean.load_state_dict(plain.state_dict())
+    return plain, lean
+
+
+def output_and_gradients(block: FeedForward, x: Tensor) -> list[Tensor]:
+    x = x.clone().requires_grad_()
+    y = block(x)
+    y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype))
+    assert x.grad is not None
+    return [y, x.grad, *(p.grad for p in block.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_equals_the_plain_modules_in_fp32(name: str, bias: bool) -> None:
+    plain, lean = make_pair(name, bias)
+    x = torch.randn(2, 9, D)
+    expected, got = output_and_gradients(plain, x), output_and_gradients(lean, x)
+    assert len(got) == (6 if bias else 4)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_under_bf16_autocast_within_five_percent(name: str, bias: bool) -> None:
+    """Against fp32 in norm, and no more than 1.5 times as far off as plain.
+
+    Smooth gates are within 1 %; rounding moves inputs across the kink of ReLU.
+    """
+    plain, lean = make_pair(name, bias)
+    x = torch.randn(4, 64, D)
+    exact = output_and_gradients(plain, x)
+    plain.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, got = output_and_gradients(plain, x), output_and_gradients(lean, x)
+    assert got[0].dtype == expected[0].dtype == torch.bfloat16
+    for a, b, c in zip(got, expected, exact, strict=True):
+        assert a.dtype == b.dtype
+        off, off_plain = (v.float() - c for v in (a, b))
+        assert off.norm() < 0.05 * c.norm()
+        assert off.norm() < 1.5 * off_plain.norm()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_gradients_by_finite_differences(name: str) -> None:
+    torch.manual_seed(0)
+    formula = load_variant(name)
+    n_in = 2 if formula.gated else 1
+    shapes = [(3, 4), (n_in * 5, 4), (n_in * 5,), (6, 5), (6,)]
+    arguments = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(lambda *args: lean_feedforward(*args, formula), arguments)
+
+
+def test_second_derivative_is_refused() -> None:
+    _, lean = make_pair("swiglu")
+    x = torch.randn(3, D, requires_grad=True)
+    with pytest.raises(RuntimeError, match="fast=False"):
+        torch.autograd.grad(lean(x).sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_saves_no_more_than_input_and_projections(name: str, dtype: torch.dtype) -> None:
+    """D + 2F numbers a token in the activations' dtype if gated, D + F if not; weights apart."""
+    _, lean = make_pair(name)
+    n_tokens = 50  # unlike any width, so that weights are told apart by their shapes
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Any:
+        if tensor.shape[0] == n_tokens:
+            saved[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    x = torch.randn(n_tokens, D, requires_grad=True)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16),
+    ):
+        lean(x)
+    n_parts = 2 if load_variant(name).gated else 1
+    assert 0 < sum(saved.values()) <= n_tokens * (D + n_parts * F) * dtype.itemsize
+
+
+def test_no_gradients_no_saving() -> None:
+    plain, lean = make_pair("geglu")
+    x = torch.randn(5, D)
+    with torch.no_grad():
+        torch.testing.assert_close(lean(x), plain(x))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.parametrize("name", ["swiglu", "gelu"])
+def test_compiles_to_the_same(name: str) -> None:
+    plain, lean = make_pair(name, bias=True)
+    x = torch.randn(2, 9, D)
+    expected = output_and_gradients(plain, x)
+    lean.compile(fullgraph=True, dynamic=False)
+    for a, b in zip(output_and_gradients(lean, x), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
