@@ -113,6 +113,7 @@ class Tokenizer:
     train_bytes: int = key("a bpe is trained on so many bytes of the train split at most", low=1)
     path: str | None = key("a tokenizer.json, or a repository of the Hub")
     revision: str | None = key("commit, branch or tag of that repository")
+    vocab_multiple: int = key("rows of embedding and head are rounded up to a multiple of this", low=1)
     end_token: str | None = key("the token that ends a document; null tries the usual names")
 
 

@@ -45,7 +45,7 @@ class CachedDecoder:
         x_BTD = self.model.embedding(torch.tensor([tokens], device=device))
         for at in range(len(self.model.blocks)):
             x_BTD = self._step(at, x_BTD, n_before)
-        logits_V: Tensor = self.model.head(self.model.norm(x_BTD[0, -1]))
+        logits_V: Tensor = self.model.logits(x_BTD[0, -1])
         return logits_V
 
     def _step(self, at: int, x_BTD: Tensor, n_before: int) -> Tensor:

@@ -36,7 +36,7 @@ def count_model(config: schema.Config, vocab_size: int) -> Counts:
         if parameter.dim() == 2 and name != "embedding.weight"
     )
     if model.tied_embeddings:
-        matrices += vocab_size * model.d_model  # the shared matrix multiplies as the head
+        matrices += decoder.head.weight.numel()  # the shared matrix multiplies as the head
     forward = 2 * matrices + model.n_layers * 4 * model.seq_len * model.d_model
     return Counts(
         n_params=sum(parameter.numel() for parameter in decoder.parameters()),

@@ -51,17 +51,25 @@ class Decoder(nn.Module):
     """Token ids to next-token logits."""
 
     def __init__(
-        self, model: schema.Model, formula: Formula, d_ff: int, vocab_size: int, fast: bool = True
+        self,
+        model: schema.Model,
+        formula: Formula,
+        d_ff: int,
+        vocab_size: int,
+        fast: bool = True,
+        vocab_multiple: int = 1,
     ) -> None:
         super().__init__()
         self.config = model
         self.formula = formula
         self.d_ff = d_ff
         self.vocab_size = vocab_size
-        self.embedding = nn.Embedding(vocab_size, model.d_model)
+        # rounded up; rows from V on belong to no id and are never predicted
+        n_rows = -(-vocab_size // vocab_multiple) * vocab_multiple
+        self.embedding = nn.Embedding(n_rows, model.d_model)
         self.blocks = nn.ModuleList(Block(model, formula, d_ff, fast) for _ in range(model.n_layers))
         self.norm = RMSNorm(model.d_model, model.norm_eps)
-        self.head = nn.Linear(model.d_model, vocab_size, bias=False)
+        self.head = nn.Linear(model.d_model, n_rows, bias=False)
         if model.tied_embeddings:
             self.head.weight = self.embedding.weight
         cos_TK, sin_TK = make_rotary(model.seq_len, model.d_model // model.n_heads, model.rope_theta)
@@ -91,13 +99,15 @@ class Decoder(nn.Module):
     def logits(self, x_BTD: Tensor) -> Tensor:
         """Logits read from the residual stream. Shapes: (B, T, D) to (B, T, V)."""
         logits_BTV: Tensor = self.head(self.norm(x_BTD))
-        return logits_BTV
+        return logits_BTV[..., : self.vocab_size]
 
     def nats_from(self, x_BTD: Tensor, targets_BT: Tensor) -> Tensor:
         """Loss of every target given the residual stream at its position, in nats, fp32 or above."""
         logits_BTV = self.logits(x_BTD)
         wide_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
-        flat = F.cross_entropy(wide_BTV.view(-1, self.vocab_size), targets_BT.reshape(-1), reduction="none")
+        flat = F.cross_entropy(
+            wide_BTV.reshape(-1, self.vocab_size), targets_BT.reshape(-1), reduction="none"
+        )
         return flat.view(targets_BT.shape)
 
     def nats(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
@@ -111,7 +121,8 @@ class Decoder(nn.Module):
 def make_decoder(config: schema.Config, vocab_size: int, fast: bool = True) -> Decoder:
     """The decoder that a configuration describes, its weights not yet drawn (see lm/init.py)."""
     receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
-    return Decoder(config.model, make_formula(config.variant), receipt.d_ff, vocab_size, fast)
+    formula, multiple = make_formula(config.variant), config.tokenizer.vocab_multiple
+    return Decoder(config.model, formula, receipt.d_ff, vocab_size, fast, multiple)
 
 
 def make_meta_decoder(config: schema.Config, vocab_size: int) -> Decoder:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from glu_bench.config import load_config
 from glu_bench.ffn.formula import list_variants
+from glu_bench.lm.counts import count_model
 from glu_bench.lm.decoder import Decoder, make_decoder, make_meta_decoder
 from glu_bench.lm.init import init_weights
 
@@ -143,3 +144,19 @@ def test_names_and_shapes_of_parameters() -> None:
         "head.weight": (V, D),
     }
     assert list(model.state_dict()) == [name for name, _ in model.named_parameters()]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_that_pad_the_vocabulary_are_never_predicted(tied: bool) -> None:
+    words = ["model=pico", f"model.tied_embeddings={str(tied).lower()}", "tokenizer.vocab_multiple=64"]
+    config = load_config(words)
+    padded = make_decoder(config, 257)
+    assert padded.head.weight.shape[0] == padded.embedding.weight.shape[0] == 320
+    init_weights(padded, 0)
+    tokens_BT = torch.randint(0, 257, (2, 9))
+    assert padded(tokens_BT).shape == (2, 9, 257)
+    with torch.no_grad():
+        padded.head.weight.zero_()
+    nats_BT = padded.nats(tokens_BT[:, :-1], tokens_BT[:, 1:])
+    torch.testing.assert_close(nats_BT, torch.full_like(nats_BT, math.log(257)))
+    assert count_model(config, 257).n_params == sum(p.numel() for p in padded.parameters())
