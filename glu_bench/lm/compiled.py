@@ -7,6 +7,7 @@ block whatever the depth. Training, evaluation and the benchmarks share this.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,13 @@ def compile_decoder(model: Decoder) -> Nats:
     """A function equal to `model.nats`, compiled for the first shape it meets, with and without gradients.
 
     Another shape, a switch between train() and eval(), or between gradients and none compiles
-    once more, up to torch's limit of eight. The model itself stays as it is.
+    once more; after torch's limit of eight graphs a further shape runs eager. The model itself
+    stays as it is.
     """
-    block = torch.compile(call_block, dynamic=False, fullgraph=True)
-    tail = torch.compile(_call_tail, dynamic=False, fullgraph=True)
+    # isolated: torch counts graphs by function, and the ninth model of a process would run eager
+    compile_region: Callable[..., Any] = torch.compile  # its annotations lack isolate_recompiles
+    block = compile_region(call_block, dynamic=False, isolate_recompiles=True)
+    tail = compile_region(_call_tail, dynamic=False, isolate_recompiles=True)
 
     def nats(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         loss_BT: Tensor = tail(model, model.stream(tokens_BT, block), targets_BT)

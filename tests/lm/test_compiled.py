@@ -49,3 +49,14 @@ def test_one_graph_serves_all_blocks() -> None:
     torch._dynamo.utils.counters.clear()
     compile_decoder(make_model("model.n_layers=3"))(*make_tokens())
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # a block and the tail
+
+
+def test_many_models_in_one_process() -> None:
+    """torch keeps eight graphs a function; the ninth model must not run into that."""
+    torch.compiler.reset()
+    tokens = make_tokens(B=1, T=5)
+    for d_ff in range(16, 26):
+        torch._dynamo.utils.counters.clear()
+        with torch.no_grad():
+            compile_decoder(make_model("match=none", f"match.d_ff={d_ff}"))(*tokens)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, d_ff
