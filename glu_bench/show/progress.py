@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -118,11 +119,16 @@ class TrainScreen:
             self.progress.update(self.task, completed=row["step"], words=words)
         elif "val_loss_nats" in row or time.monotonic() - self.last_line_at > LINE_EVERY_S:
             self.last_line_at = time.monotonic()
-            left_s = (row["n_steps"] - row["step"]) * row["elapsed_s"] / row["step"]
-            self.console.print(
-                plain(f"step {row['step']}/{row['n_steps']}  {words}  {duration(left_s)} left")
-            )
+            self.console.print(plain(f"step {row['step']}/{row['n_steps']}  {words}  {_say_left(row)}"))
 
     def _describe(self, words: str) -> None:
         if self.live and self.task is not None:
             self.progress.update(self.task, words=words)
+
+
+def _say_left(row: dict[str, Any]) -> str:
+    """Time left; unknown until the first steps, which compile, are over."""
+    if row["tokens_per_s"] is None:
+        return "the first steps compile"
+    n_tokens_left = (row["n_steps"] - row["step"]) * row["tokens"] / row["step"]
+    return f"{duration(n_tokens_left / row['tokens_per_s'])} left"
