@@ -14,7 +14,7 @@ from torch import Tensor
 
 from glu_bench import schema
 from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
-from glu_bench.files import explain_disk, fsync_dir, fsync_file, sha256_file
+from glu_bench.files import sha256_file, write_bytes
 from glu_bench.lm.counts import Counts
 from glu_bench.lm.decoder import Decoder
 from glu_bench.runs.folder import Run
@@ -37,18 +37,13 @@ def hash_weights(model: Decoder) -> str:
 
 def write_blocks(path: Path, found: dict[str, HeldOutLoss]) -> None:
     """Nats and tokens of each held-out window, so that arms can be compared window by window."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for split, loss in found.items():
         arrays[f"{split}/nats"] = loss.nats_per_window
         arrays[f"{split}/tokens"] = loss.tokens_per_window
-    work = path.with_name(f".{path.name}.tmp")
-    with explain_disk(path):
-        save_file(arrays, work)
-        fsync_file(work)
-        work.replace(path)
-        fsync_dir(path.parent)
+    write_bytes(path, save(arrays))
 
 
 def make_result(
