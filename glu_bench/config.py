@@ -24,6 +24,7 @@ from glu_bench.schema import Config, Variant
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+ARGUMENT_KEYS = ("variant.activation_args", "variant.gate_args", "variant.value_args")
 YAML_LIMIT_BYTES = 2**20  # a configuration is a few kB; more is a mistake or an attack
 
 
@@ -333,6 +334,12 @@ def _check_override(override: Override, roots: Sequence[Path]) -> None:
         for value in values:
             if not override.is_range_sweep():
                 _check_type(name, value)
+    elif name.rpartition(".")[0] in ARGUMENT_KEYS:
+        for value in values:  # a constant of a variant's function: variant.gate_args.beta
+            if not override.is_range_sweep() and (
+                isinstance(value, bool) or not isinstance(value, int | float)
+            ):
+                raise ConfigError(f"{name}={value}: expected a number")
     else:
         raise ConfigError(f"{word}: no such key{suggest(name, [*keys, *groups])}")
 

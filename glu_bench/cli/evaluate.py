@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from glu_bench.cli.completion import complete_run
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import OUTPUTS, AllowPlugins, AsJson, OutputDir, Quiet
 
 
 def evaluate(
@@ -29,6 +29,7 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option("--device", help="Where to compute; the run's by default.")
     ] = None,
+    allow_plugin: AllowPlugins = None,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -40,12 +41,14 @@ def evaluate(
     from glu_bench.errors import ConfigError
     from glu_bench.evaluate.perplexity import perplexity
     from glu_bench.evaluate.run import evaluate_run
+    from glu_bench.ffn.plugins import load_plugins
     from glu_bench.runs.folder import find_run
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.tables import render_evaluations
 
     if split not in ("train", "val", "test"):
         raise ConfigError(f"--split {split}: train, val or test")
+    load_plugins(allow_plugin or [], packages=False)
     stderr = make_stderr()
     found = []
     for text in runs:
