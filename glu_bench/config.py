@@ -336,9 +336,8 @@ def _check_override(override: Override, roots: Sequence[Path]) -> None:
                 _check_type(name, value)
     elif name.rpartition(".")[0] in ARGUMENT_KEYS:
         for value in values:  # a constant of a variant's function: variant.gate_args.beta
-            if not override.is_range_sweep() and (
-                isinstance(value, bool) or not isinstance(value, int | float)
-            ):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number and not override.is_range_sweep():
                 raise ConfigError(f"{name}={value}: expected a number")
     else:
         raise ConfigError(f"{word}: no such key{suggest(name, [*keys, *groups])}")

@@ -20,10 +20,6 @@ from glu_bench.keys import check_range, key
 NUMERICS_VERSION = 1  # raised by hand whenever a change of the code alters results
 
 
-def _args(place: str) -> Any:
-    return key(f"constants of the {place} function, by name", default_factory=dict)
-
-
 @dataclass(kw_only=True)
 class Variant:
     """A feed-forward activation, as an algebra over functions of ffn/activations.py.
@@ -40,16 +36,20 @@ class Variant:
     used_by: str = key("models that use it", default="")
     gated: bool = key("two input projections, gate and up, instead of one")
     activation: str | None = key("function of an ungated variant", default=None)
-    activation_args: dict[str, float] = _args("activation")
+    activation_args: dict[str, float] = key(  # noqa: RUF009
+        "constants of that function, by name", default_factory=dict
+    )
     gate: str | None = key("function on the gate of a gated variant", default=None)
-    gate_args: dict[str, float] = _args("gate")
+    gate_args: dict[str, float] = key(  # noqa: RUF009
+        "constants of that function, by name", default_factory=dict
+    )
     value: str = key("function on the up projection of a gated variant", default="identity")
-    value_args: dict[str, float] = _args("value")
+    value_args: dict[str, float] = key(  # noqa: RUF009
+        "constants of that function, by name", default_factory=dict
+    )
     gate_clamp: float | None = key("the gate is held at most here before its function", above=0, default=None)
     gate_out_clamp: float | None = key("and its function's result at most here", above=0, default=None)
-    up_clamp: float | None = key(
-        "the up projection is held within plus and minus this", above=0, default=None
-    )
+    up_clamp: float | None = key("the up projection is held to plus and minus this", above=0, default=None)
     offset: float = key("added to value(u)", low=-1e6, high=1e6, default=0.0)
     mult: float = key("factor on the product", low=-1e6, high=1e6, default=1.0)
     learned: list[str] = key(  # noqa: RUF009
@@ -381,9 +381,9 @@ def check_variant(variant: Variant) -> None:
         if getattr(variant, f"{place}_args"):
             raise ConfigError(f"variant {name}: {place}_args without a {place} function")
     if not variant.gated:
-        for entry, neutral in _GATED_ALONE.items():
-            if getattr(variant, entry) != neutral:
-                raise ConfigError(f"variant {name}: {entry} is for gated variants")
+        for field, neutral in _GATED_ALONE.items():
+            if getattr(variant, field) != neutral:
+                raise ConfigError(f"variant {name}: {field} is for gated variants")
     trainable = {f"{place}.{arg}" for place in places for arg in getattr(variant, f"{place}_args")}
     trainable |= {"offset", "mult"} if variant.gated else set()
     learned = [*variant.learned, *variant.learned_per_unit]

@@ -18,7 +18,7 @@ from glu_bench.ffn.learned import Learned, list_learned
 
 @dataclass(frozen=True)
 class Formula:
-    """hidden = norm(gate_part(g) * up_part(u) * mult) if gated, else norm(activation(h)); see schema.Variant."""
+    """hidden = norm(gate_part(g) * up_part(u) * mult), or norm(activation(h)); see schema.Variant."""
 
     spec: schema.Variant
     on_gate: Activation  # of an ungated variant: its activation
@@ -69,9 +69,7 @@ class Formula:
         """
         gate, values = tensors[0], tensors[self.n_projections :]
         # in the dtype of the projections: a wider one would carry the whole chain with it
-        given = {
-            each.argument: value.to(gate.dtype) for each, value in zip(self.learned, values, strict=False)
-        }
+        given = {at.argument: value.to(gate.dtype) for at, value in zip(self.learned, values, strict=False)}
         spec = self.spec
         if not spec.gated:
             return self._norm(self.on_gate(gate, **self._bind("activation", given)), given)

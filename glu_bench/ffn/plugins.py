@@ -64,10 +64,10 @@ def find_plugins(variant: Variant) -> list[dict[str, Any]]:
 
     Raises: nothing for a function that is not known; making the formula says so.
     """
-    functions = sorted({variant.activation, variant.gate, variant.value} & set(_origins) - {None})
+    functions = {name for name in (variant.activation, variant.gate, variant.value) if name is not None}
     used: dict[Plugin, list[str]] = {}
-    for function in functions:
-        used.setdefault(_origins[str(function)], []).append(str(function))
+    for function in sorted(functions & set(_origins)):
+        used.setdefault(_origins[function], []).append(function)
     return [{"name": p.name, "sha256": p.sha256, "functions": names} for p, names in used.items()]
 
 
@@ -129,18 +129,17 @@ def _guard(name: str, function: Activation, plugin: Plugin) -> Activation:
     probe = torch.linspace(-3, 3, 12, dtype=torch.float64).view(3, 4).requires_grad_()
     constants = _constants_to_try(function)
     result = _run(plugin.name, lambda: function(probe, **constants))
-    if not isinstance(result, torch.Tensor) or result.shape != probe.shape or result.dtype != probe.dtype:
-        got = (
-            f"{tuple(result.shape)} {result.dtype}"
-            if isinstance(result, torch.Tensor)
-            else type(result).__name__
-        )
+    if _describe(result) != _describe(probe):
         raise ConfigError(
-            f"{plugin.name}: {name} must keep shape and dtype; {tuple(probe.shape)} {probe.dtype} became {got}"
+            f"{plugin.name}: {name} must keep shape and dtype; {_describe(probe)} became {_describe(result)}"
         )
     if not result.requires_grad:
         raise ConfigError(f"{plugin.name}: {name} has no gradient; use torch functions on the tensor itself")
     return function
+
+
+def _describe(value: object) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def _constants_to_try(function: Activation) -> dict[str, float]:

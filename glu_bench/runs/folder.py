@@ -213,9 +213,10 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
     if path.exists() and (run.path / "environment.json").exists():
         saved, wanted = (schema.select_identity(c) for c in (configuration.read_config(path), config))
         for dotted, value in wanted.items():
-            if saved.get(dotted) != value:
+            there = saved.get(dotted)
+            if there != value:
                 raise DataError(
-                    f"{path}: was edited, {dotted} is {saved.get(dotted)!r} there and {value!r} in this command; "
+                    f"{path}: was edited, {dotted} is {there!r} there and {value!r} in this command; "
                     "nothing was changed"
                 )
     else:
