@@ -347,7 +347,7 @@ def check_config(config: Config) -> None:
 
 
 def check_optim(optim: Optim) -> None:
-    """Check that the keys given are those that the optimiser reads.
+    """Check that the keys given are those that the optimiser reads, and that none breaks its arithmetic.
 
     Raises: ConfigError naming the key.
     """
@@ -360,6 +360,12 @@ def check_optim(optim: Optim) -> None:
                 f"optim.{name}={value}: optim={optim.name} does not read it, leave it null; "
                 f"optim={' and optim='.join(readers)} would"
             )
+    # torch bounds the second moment by eps² in fp32, whose least normal number is 1.2e-38
+    if optim.name == "adafactor" and optim.eps < 1.1e-19:
+        raise ConfigError(
+            f"optim.eps={optim.eps:g}: at least 1.1e-19 for optim=adafactor, which squares it; "
+            "the paper's 1e-30 is optim.eps=1e-15"
+        )
 
 
 def check_variant(variant: Variant) -> None:

@@ -110,6 +110,7 @@ def test_a_word_outside_its_choices_is_refused_by_name(dotted: str, tiny_config:
         (["optim=muon", "optim.momentum=null"], "optim=muon needs a number"),
         (["optim=muon", "optim.beta2_power=0.8"], "optim=adafactor would"),
         (["optim=adafactor", "optim.beta1=0.9"], "optim=adamw and optim=muon would"),
+        (["optim=adafactor", "optim.eps=1e-30"], r"the paper's 1e-30 is optim\.eps=1e-15"),
         (["optim=adafactor", "optim.max_update=null"], r"optim\.max_update=null"),
         (["train.device=gpu"], "cuda"),
         (["model.preset=a/b"], "names a folder"),

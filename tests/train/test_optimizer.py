@@ -271,6 +271,19 @@ def test_the_rate_of_adafactor_is_at_most_one_over_the_root_of_the_step(make: Ma
         assert moved.item() == pytest.approx(before.square().mean().sqrt().item() * t**-0.5, rel=1e-4)
 
 
+def test_the_least_eps_of_adafactor_survives_rows_without_a_gradient(make: Make) -> None:
+    _, model, optimizer = make("optim=adafactor", "optim.eps=1.1e-19")
+    draw_gradients(model)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad[:5] = 0
+    before = model.embedding.weight.detach().clone()
+    optimizer.step()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert torch.equal(model.embedding.weight[:5], before[:5])
+    assert not torch.equal(model.embedding.weight, before)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_gradients_are_forgotten_after_a_step(name: str, make: Make) -> None:
     _, model, optimizer = make(f"optim={name}")
