@@ -55,14 +55,15 @@ def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -
 def read_config(path: Path) -> Config:
     """A configuration saved by `write_config`; the file may come from anybody.
 
+    A nullable key that is not there is null: the run is older than the key.
+
     Raises: DataError if it is not a complete, plain configuration within all ranges.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        tree = read_yaml(path)
-        merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
+        merged = OmegaConf.merge(OmegaConf.structured(Config), _make_nulls(), read_yaml(path))
         return _finish(merged)
     except OmegaConfBaseException as error:
         raise DataError(f"{path}: {_explain_omegaconf(error)}") from None
@@ -240,6 +241,16 @@ def _finish(composed: Any) -> Config:
     config.train.compile = config.train.compile.lower()  # train.compile=false is read as a bool
     schema.check_config(config)
     return config
+
+
+def _make_nulls() -> dict[str, Any]:
+    """Null for every nullable key of a group."""
+    nulls: dict[str, dict[str, None]] = {}
+    for dotted, annotation in _key_types().items():
+        group, _, name = dotted.rpartition(".")
+        if types.NoneType in typing.get_args(annotation):
+            nulls.setdefault(group, {})[name] = None
+    return nulls
 
 
 def _refuse_interpolation(tree: Any, dotted: str = "") -> None:

@@ -139,12 +139,25 @@ class Tokenizer:
 class Optim:
     """Optimiser and learning-rate schedule."""
 
-    name: str = key("optimiser", choices=("adamw",))
-    lr: float = key("peak learning rate", above=0, high=1e9)
-    beta1: float = key("decay of the first moment", low=0, below=1)
-    beta2: float = key("decay of the second moment", low=0, below=1)
-    eps: float = key("added to the root of the second moment", above=0)
+    name: str = key("optimiser", choices=("adamw", "muon", "adafactor"))
+    lr: float = key(
+        "peak learning rate; adafactor: relative to each tensor's root mean square", above=0, high=1e9
+    )
+    beta1: float | None = key("decay of the first moment (adamw, muon)", low=0, below=1)
+    beta2: float | None = key("decay of the second moment (adamw, muon)", low=0, below=1)
+    eps: float = key("added to the root of the second moment; adafactor: its least value", above=0)
     weight_decay: float = key("decoupled, on matrices only", low=0)
+    momentum: float | None = key(
+        "decay of the running gradient of the hidden matrices (muon)", low=0, below=1
+    )
+    lr_ratio: float | None = key("rate of what AdamW updates over lr (muon)", above=0)
+    beta2_power: float | None = key(
+        "decay of the second moment at step t is 1 - t^-this (adafactor)", above=0
+    )
+    min_scale: float | None = key("least root mean square that scales a tensor's rate (adafactor)", above=0)
+    max_update: float | None = key(
+        "greatest root mean square of an update before the rate (adafactor)", low=1
+    )
     clip_norm: float = key("greatest global gradient norm", above=0)
     schedule: str = key("shape after the warm-up", choices=("cosine", "linear", "wsd", "constant"))
     warmup_share: float = key("share of the steps spent rising to lr", low=0, below=1)
@@ -217,6 +230,17 @@ class Config:
     )
     numerics_version: int = key("read only: raised when the code alters results")
 
+
+# Keys of Optim that not every optimiser reads, and who does; null for the others.
+OPTIM_READERS = {
+    "beta1": ("adamw", "muon"),
+    "beta2": ("adamw", "muon"),
+    "momentum": ("muon",),
+    "lr_ratio": ("muon",),
+    "beta2_power": ("adafactor",),
+    "min_scale": ("adafactor",),
+    "max_update": ("adafactor",),
+}
 
 # Keys that cannot change a result, or only in the last bits: not part of a run's id.
 NOT_IN_IDENTITY = frozenset(
@@ -345,6 +369,7 @@ def check_config(config: Config) -> None:
     stride = config.evaluation.stride
     if stride is not None and stride > model.seq_len:
         raise ConfigError(f"evaluation.stride={stride}: at most model.seq_len={model.seq_len}")
+    check_optim(config.optim)
     if config.optim.schedule == "wsd" and config.optim.warmup_share + config.optim.decay_share > 1:
         raise ConfigError("optim.warmup_share + optim.decay_share must be at most 1 for optim.schedule=wsd")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", train.device):
@@ -358,6 +383,28 @@ def check_config(config: Config) -> None:
             raise ConfigError(
                 f"{dotted}={label!r}: letters, digits, '_' and '.', at most 64, as it names a folder"
             )
+
+
+def check_optim(optim: Optim) -> None:
+    """Check that the keys given are those that the optimiser reads, and that none breaks its arithmetic.
+
+    Raises: ConfigError naming the key.
+    """
+    for name, readers in OPTIM_READERS.items():
+        value = getattr(optim, name)
+        if optim.name in readers and value is None:
+            raise ConfigError(f"optim.{name}=null: optim={optim.name} needs a number")
+        if optim.name not in readers and value is not None:
+            raise ConfigError(
+                f"optim.{name}={value}: optim={optim.name} does not read it, leave it null; "
+                f"optim={' and optim='.join(readers)} would"
+            )
+    # torch bounds the second moment by eps² in fp32, whose least normal number is 1.2e-38
+    if optim.name == "adafactor" and optim.eps < 1.1e-19:
+        raise ConfigError(
+            f"optim.eps={optim.eps:g}: at least 1.1e-19 for optim=adafactor, which squares it; "
+            "the paper's 1e-30 is optim.eps=1e-15"
+        )
 
 
 def check_variant(variant: Variant) -> None:

@@ -179,8 +179,7 @@ def _train(
     while progress.step < n_steps:
         began = time.monotonic()
         rate = learning_rate(progress.step, n_steps, config.optim)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        optimizer.set_rate(rate)
         loss_nats, grad_norm = _backward(nats, order, progress.step, config, model)
         if not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
             what = "loss" if not math.isfinite(loss_nats) else "gradient norm"
