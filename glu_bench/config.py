@@ -1,6 +1,6 @@
 """From override words and YAML files to a checked `Config`: the only file that knows Hydra.
 
-Hydra composes, OmegaConf types, `schema.check_config` checks ranges; what leaves this file is
+Hydra composes, OmegaConf types, `rules.check_config` checks ranges; what leaves this file is
 plain dataclasses. Words are checked against the schema before Hydra sees them, so a typing
 mistake ends in one line that says what would work.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glu_bench import schema
+from glu_bench import rules, schema
 from glu_bench.errors import ConfigError, DataError, GluBenchError, suggest
 from glu_bench.schema import Config, Variant
 
@@ -97,7 +97,7 @@ def read_variant(name: str, config_dir: Path | None = None) -> Variant:
         variant = typing.cast(Variant, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {_explain_omegaconf(error)}") from None
-    schema.check_variant(variant)
+    rules.check_variant(variant)
     return variant
 
 
@@ -239,7 +239,7 @@ def _finish(composed: Any) -> Config:
     _refuse_interpolation(OmegaConf.to_container(composed, resolve=False))
     config = typing.cast(Config, OmegaConf.to_object(composed))
     config.train.compile = config.train.compile.lower()  # train.compile=false is read as a bool
-    schema.check_config(config)
+    rules.check_config(config)
     return config
 
 

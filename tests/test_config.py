@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from glu_bench import config as configuration
-from glu_bench import schema
+from glu_bench import rules, schema
 from glu_bench.config import (
     expand_grid,
     find_config_root,
@@ -309,7 +309,7 @@ def test_a_nullable_key_that_is_younger_than_a_saved_configuration_is_null(
 ) -> None:
     path = tmp_path / "config.yaml"
     text = render_config(tiny_config())
-    for name in schema.OPTIM_READERS:
+    for name in rules.OPTIM_READERS:
         text = text.replace(f"  {name}: null\n", "")
     assert "momentum" not in text
     path.write_text(text)

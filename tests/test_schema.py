@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from glu_bench import schema
+from glu_bench import rules, schema
 from glu_bench.config import list_group, list_keys
 from glu_bench.errors import ConfigError
 from tests.conftest import TinyConfig
@@ -80,7 +80,7 @@ def test_a_number_outside_its_range_is_refused_by_name(dotted: str, tiny_config:
         *group, name = dotted.split(".")
         setattr(getattr(config, group[0]) if group else config, name, number)
         with pytest.raises(ConfigError, match=dotted.replace(".", r"\.")):
-            schema.check_config(config)
+            rules.check_config(config)
 
 
 CHOICE_KEYS = [dotted for dotted, entry in list_keys().items() if entry.metadata["choices"]]
@@ -92,7 +92,7 @@ def test_a_word_outside_its_choices_is_refused_by_name(dotted: str, tiny_config:
     *group, name = dotted.split(".")
     setattr(getattr(config, group[0]) if group else config, name, "nosuch")
     with pytest.raises(ConfigError, match=f"{dotted}=nosuch"):
-        schema.check_config(config)
+        rules.check_config(config)
 
 
 @pytest.mark.parametrize(
@@ -130,19 +130,19 @@ def test_keys_that_contradict_one_another_are_refused(
 def test_every_optimiser_has_a_file_and_every_nullable_key_of_it_a_reader() -> None:
     assert set(list_group("optim")) == set(list_keys()["optim.name"].metadata["choices"])
     nullable = {entry.name for entry in dataclasses.fields(schema.Optim) if "None" in str(entry.type)}
-    assert nullable == set(schema.OPTIM_READERS)
+    assert nullable == set(rules.OPTIM_READERS)
 
 
 @pytest.mark.parametrize("name", list_group("optim"))
-@pytest.mark.parametrize("key", schema.OPTIM_READERS)
+@pytest.mark.parametrize("key", rules.OPTIM_READERS)
 def test_a_key_is_given_just_where_the_optimiser_reads_it(
     key: str, name: str, tiny_config: TinyConfig
 ) -> None:
     optim = tiny_config(f"optim={name}").optim
-    reads = name in schema.OPTIM_READERS[key]
+    reads = name in rules.OPTIM_READERS[key]
     assert (getattr(optim, key) is not None) == reads
     with pytest.raises(ConfigError, match=f"optim.{key}="):
-        schema.check_optim(dataclasses.replace(optim, **{key: None if reads else 1.0}))
+        rules.check_optim(dataclasses.replace(optim, **{key: None if reads else 1.0}))
 
 
 @pytest.mark.parametrize("n_heads", [1, 2, 3, 4, 6, 8, 12, 24])
@@ -154,7 +154,7 @@ def test_two_budgets_at_once_are_refused(tiny_config: TinyConfig) -> None:
     config = tiny_config("train.steps=3")
     config.train.tokens = 5
     with pytest.raises(ConfigError, match=r"train\.tokens, train\.steps"):
-        schema.check_config(config)
+        rules.check_config(config)
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_a_variant_that_contradicts_itself_is_refused(
     change: dict[str, Any], message: str, tiny_config: TinyConfig
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        schema.check_variant(dataclasses.replace(tiny_config("variant=swiglu").variant, **change))
+        rules.check_variant(dataclasses.replace(tiny_config("variant=swiglu").variant, **change))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glu_bench import config, schema
+from glu_bench import config, rules, schema
 from glu_bench.errors import ConfigError, suggest
 from glu_bench.ffn.activations import REDUCING, Activation, find_activation, list_constants
 from glu_bench.ffn.learned import Learned, list_learned
@@ -121,7 +121,7 @@ def make_formula(spec: schema.Variant) -> Formula:
 
     Raises: ConfigError if a function is unknown or the fields contradict one another.
     """
-    schema.check_variant(spec)
+    rules.check_variant(spec)
     places = ("gate", "value") if spec.gated else ("activation",)
     functions = []
     for place in places:
