@@ -54,16 +54,16 @@ def export_model(
     """Write a model and its tokenizer as a folder, on the terms of export_run."""
     tensors = make_tensors(model, stock)
     texts = {
-        "config.json": _dump(_make_config(model, stock, tokenizer.end_id)),
+        "config.json": _dump(_make_config(model, stock, tokenizer.end_id, run_id)),
         "generation_config.json": _dump(_make_generation_config(tokenizer.end_id)),
         **make_tokenizer_files(tokenizer, model.config.seq_len),
     }
-    _write_folder(folder, tensors, texts, run_id, force)
+    _write_folder(folder, tensors, texts, force)
     n_params = sum(weight.numel() for weight in tensors.values())
     return Export(folder=folder, n_params=n_params, files=[*texts, WEIGHTS])
 
 
-def _make_config(model: Decoder, stock: Stock, end_id: int) -> dict[str, Any]:
+def _make_config(model: Decoder, stock: Stock, end_id: int, run_id: str) -> dict[str, Any]:
     """config.json of the stock class with the decoder's shape."""
     shape = model.config
     return {
@@ -89,6 +89,7 @@ def _make_config(model: Decoder, stock: Stock, end_id: int) -> dict[str, Any]:
         "eos_token_id": end_id,
         "dtype": "float32",
         "torch_dtype": "float32",  # the same key before transformers 4.56
+        "glu_bench": {"run_id": run_id, "variant": model.formula.name},  # for people; kept and not used
     }
 
 
@@ -115,9 +116,7 @@ def is_export(folder: Path) -> bool:
     return (folder / "config.json").is_file() and (folder / WEIGHTS).is_file()
 
 
-def _write_folder(
-    folder: Path, tensors: dict[str, Tensor], texts: dict[str, str], run_id: str, force: bool
-) -> None:
+def _write_folder(folder: Path, tensors: dict[str, Tensor], texts: dict[str, str], force: bool) -> None:
     """Write weights and texts under another name, then put them in place."""
     from safetensors.torch import save_file
 
@@ -128,8 +127,8 @@ def _write_folder(
     try:
         with explain_disk(folder, n_bytes):
             work.mkdir()
-            # transformers asks for the format; the run is for people
-            save_file(tensors, work / WEIGHTS, metadata={"format": "pt", "glu_bench_run_id": run_id})
+            # transformers asks for this key; a second would stand before or after it by chance
+            save_file(tensors, work / WEIGHTS, metadata={"format": "pt"})
             (work / WEIGHTS).chmod(0o666 & ~read_umask())  # safetensors writes 0600
             fsync_file(work / WEIGHTS)
             for name, text in texts.items():

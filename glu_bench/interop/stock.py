@@ -7,7 +7,6 @@ out of transformers' own table. A variant that says anything more than that has 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,11 +94,10 @@ def match_stock(spec: schema.Variant) -> Stock | None:
     return next((stock for stock in STOCKS if _read_formula(spec, stock) == _write_formula(stock)), None)
 
 
-def list_exportable(config_dir: Path | None = None) -> Iterator[str]:
-    """Names of all variants that a stock class computes."""
-    for name in list_variants(config_dir):
-        if match_stock(load_variant(name, config_dir).spec):
-            yield name
+def list_exportable(config_dir: Path | None = None) -> list[str]:
+    """Names of all variants that a stock class computes, sorted."""
+    names = list_variants(config_dir)
+    return [name for name in names if match_stock(load_variant(name, config_dir).spec)]
 
 
 def _write_formula(stock: Stock) -> dict[str, Any]:
