@@ -33,18 +33,22 @@ def require_transformers() -> None:
 def read_stock_config(folder: Path) -> dict[str, Any]:
     """config.json of a folder that one of the stock classes can load.
 
-    Raises: DataError for another architecture, quantised weights, or weights that are not safetensors.
+    Raises: DataError for another architecture, an adapter, quantised weights, or weights that are
+    not safetensors.
     """
     config = read_json(folder / "config.json")
     named = config.get("architectures")
     architecture = named[0] if isinstance(named, list) and named else None
-    if architecture not in MODEL_TYPES or config.get("model_type") != MODEL_TYPES[architecture]:
+    known = MODEL_TYPES.get(architecture) if isinstance(architecture, str) else None
+    if known is None or config.get("model_type") != known:
         raise DataError(
             f"{folder}/config.json: architecture {architecture!r} of type {config.get('model_type')!r}; "
             f"{' and '.join(MODEL_TYPES)} can be read"
         )
     if config.get("quantization_config") is not None:
         raise DataError(f"{folder}/config.json: quantised weights are not read")
+    if (folder / "adapter_config.json").exists():  # it would send transformers elsewhere
+        raise DataError(f"{folder}: an adapter of another model; merge it into one first")
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise DataError(f"{folder}: has no {WEIGHTS[0]}; weights in other formats are not read")
     return config
@@ -69,6 +73,7 @@ def load_stock_model(folder: Path) -> PreTrainedModel:
         model, found = stock_class.from_pretrained(
             folder,
             dtype=torch.float32,
+            attn_implementation="sdpa",  # config.json may name a kernel of the Hub
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
