@@ -85,7 +85,28 @@ def load_stock_model(folder: Path) -> PreTrainedModel:
         if found[what]:
             raise DataError(f"{folder}: {what.replace('_', ' ')} in the weights: {min(found[what])}")
     evaluating: PreTrainedModel = model.eval()
+    _widen(evaluating, folder)
     return evaluating
+
+
+def _widen(model: PreTrainedModel, folder: Path) -> None:
+    """Make fp32 what transformers loads narrower although it was asked for fp32, from the file's own numbers.
+
+    These are the scalars of xielu, which transformers 5.23 rounds to bf16 in Arcee, up to 0.4 % off.
+    """
+    import torch
+    from safetensors import safe_open
+
+    state = model.state_dict()
+    narrow = {name for name, value in state.items() if value.dtype in (torch.bfloat16, torch.float16)}
+    if not narrow:
+        return
+    model.float()
+    state = model.state_dict()
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in narrow & set(file.keys()):
+                state[name].copy_(file.get_tensor(name))
 
 
 def load_auto_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

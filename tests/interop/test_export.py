@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 
+from glu_bench.data.tokenizers import ByteTokenizer
 from glu_bench.errors import ConfigError, ResourceError
 from glu_bench.ffn.formula import load_variant
-from glu_bench.interop.export import export_run
-from glu_bench.interop.stock import list_exportable
+from glu_bench.interop.export import export_model, export_run
+from glu_bench.interop.hf_folder import load_stock_model
+from glu_bench.interop.stock import XIELU, list_exportable
 from glu_bench.runs.folder import Run
 from tests.interop.conftest import ExportDecoder, MakeDecoder
 
@@ -77,6 +80,21 @@ def test_rows_that_only_pad_the_vocabulary_stay_behind(
 def test_a_tied_head_is_stored_once(random_decoder: MakeDecoder, exported: ExportDecoder) -> None:
     folder = exported(random_decoder("swiglu", "model.tied_embeddings=true"))
     assert "lm_head.weight" not in safetensors.torch.load_file(folder / "model.safetensors")
+
+
+def test_what_xielu_has_learned_arrives_layer_by_layer(random_decoder: MakeDecoder, tmp_path: Path) -> None:
+    model = random_decoder("relu")  # any ungated block: the weights alone are looked at
+    for at, block in enumerate(model.blocks):
+        start = {"activation_p": torch.tensor(0.3 + at), "activation_n": torch.tensor(-0.2 - at)}
+        block.ffn.hidden.learned = torch.nn.ParameterDict(start)  # type: ignore[union-attr, assignment]
+    export_model(model, ByteTokenizer(), XIELU, tmp_path / "x", "a-run")
+    pytest.importorskip("transformers")
+    x = torch.linspace(-3, 3, 601)
+    for at, layer in enumerate(load_stock_model(tmp_path / "x").model.layers):
+        a_p, a_n = F.softplus(torch.tensor(0.3 + at)), 0.5 + F.softplus(torch.tensor(-0.2 - at))
+        below = a_n * (torch.expm1(x.clamp(max=-1e-6)) - x) + 0.5 * x
+        expected = torch.where(x > 0, a_p * x**2 + 0.5 * x, below)
+        torch.testing.assert_close(layer.mlp.act_fn(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_parameter_without_a_place_is_refused(

@@ -125,6 +125,7 @@ def test_a_text_must_be_named(words: tuple[str, ...], call_command: Command, fol
         {"architectures": ["MistralForCausalLM"]},
         {"model_type": "mistral"},
         {"architectures": None},
+        {"architectures": None, "model_type": None},
         {"architectures": [["LlamaForCausalLM"]]},
         {"architectures": "LlamaForCausalLM"},
         {"quantization_config": {"quant_method": "bitsandbytes"}},

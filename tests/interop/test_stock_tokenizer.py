@@ -90,6 +90,8 @@ def test_what_would_cut_pad_or_frame_a_text_is_left_out(tmp_path: Path) -> None:
     )
     ours = FileTokenizer(inner.to_str(), None, "test")
     theirs = load(ours, tmp_path)
+    kept = json.loads((tmp_path / "tokenizer.json").read_text())
+    assert (kept["truncation"], kept["padding"]) == (None, None)  # not everybody reads it by transformers
     for text in ("", "some text of more than three", f"a{END}b"):
         assert theirs(text)["input_ids"] == ids_of(ours, text)
 
