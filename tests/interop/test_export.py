@@ -185,6 +185,22 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_filled_meanwhile_is_left_to_whom_it_belongs(
+    finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = safetensors.torch.save_file
+
+    def save_beside(*given: Any, metadata: dict[str, str]) -> None:
+        save(*given, metadata=metadata)
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "notes.txt").touch()
+
+    monkeypatch.setattr(safetensors.torch, "save_file", save_beside)
+    with pytest.raises(ConfigError, match="not empty"):
+        export_run(finished_run, tmp_path / "x")
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "notes.txt"]
+
+
 def test_a_variant_without_a_class_is_refused_before_anything_is_written(
     finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
