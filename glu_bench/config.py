@@ -24,6 +24,7 @@ from glu_bench.schema import Config, Variant
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+ARGUMENT_KEYS = ("variant.activation_args", "variant.gate_args", "variant.value_args")
 YAML_LIMIT_BYTES = 2**20  # a configuration is a few kB; more is a mistake or an attack
 
 
@@ -54,14 +55,15 @@ def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -
 def read_config(path: Path) -> Config:
     """A configuration saved by `write_config`; the file may come from anybody.
 
+    A nullable key that is not there is null: the run is older than the key.
+
     Raises: DataError if it is not a complete, plain configuration within all ranges.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        tree = read_yaml(path)
-        merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
+        merged = OmegaConf.merge(OmegaConf.structured(Config), _make_nulls(), read_yaml(path))
         return _finish(merged)
     except OmegaConfBaseException as error:
         raise DataError(f"{path}: {_explain_omegaconf(error)}") from None
@@ -241,6 +243,16 @@ def _finish(composed: Any) -> Config:
     return config
 
 
+def _make_nulls() -> dict[str, Any]:
+    """Null for every nullable key of a group."""
+    nulls: dict[str, dict[str, None]] = {}
+    for dotted, annotation in _key_types().items():
+        group, _, name = dotted.rpartition(".")
+        if types.NoneType in typing.get_args(annotation):
+            nulls.setdefault(group, {})[name] = None
+    return nulls
+
+
 def _refuse_interpolation(tree: Any, dotted: str = "") -> None:
     if isinstance(tree, dict):
         for name, value in tree.items():
@@ -333,6 +345,11 @@ def _check_override(override: Override, roots: Sequence[Path]) -> None:
         for value in values:
             if not override.is_range_sweep():
                 _check_type(name, value)
+    elif name.rpartition(".")[0] in ARGUMENT_KEYS:
+        for value in values:  # a constant of a variant's function: variant.gate_args.beta
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number and not override.is_range_sweep():
+                raise ConfigError(f"{name}={value}: expected a number")
     else:
         raise ConfigError(f"{word}: no such key{suggest(name, [*keys, *groups])}")
 

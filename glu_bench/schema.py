@@ -11,32 +11,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from glu_bench.errors import ConfigError, suggest
+from glu_bench.keys import check_range, key
 
 NUMERICS_VERSION = 1  # raised by hand whenever a change of the code alters results
 
 
-def key(
-    text: str,
-    *,
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] = (),
-    **kwargs: Any,
-) -> Any:
-    """A field with its help text and its range: low <= value <= high, above < value < below."""
-    metadata = {"help": text, "low": low, "above": above, "high": high, "below": below, "choices": choices}
-    return field(metadata=metadata, **kwargs)
-
-
 @dataclass(kw_only=True)
 class Variant:
-    """A feed-forward activation: hidden = gate(g) * value(u) if gated, else activation(h)."""
+    """A feed-forward activation, as an algebra over functions of ffn/activations.py.
+
+    gated:    hidden = norm(min(gate(min(g, gate_clamp)), gate_out_clamp)
+                            * (value(clip(u, -up_clamp, up_clamp)) + offset) * mult)
+    ungated:  hidden = norm(activation(h))
+    """
 
     name: str = key("the file's name")
     family: str = key("where the table lists it")
@@ -45,8 +36,35 @@ class Variant:
     used_by: str = key("models that use it", default="")
     gated: bool = key("two input projections, gate and up, instead of one")
     activation: str | None = key("function of an ungated variant", default=None)
+    activation_args: dict[str, float] = key(  # noqa: RUF009
+        "constants of that function, by name", default_factory=dict
+    )
     gate: str | None = key("function on the gate of a gated variant", default=None)
+    gate_args: dict[str, float] = key(  # noqa: RUF009
+        "constants of that function, by name", default_factory=dict
+    )
     value: str = key("function on the up projection of a gated variant", default="identity")
+    value_args: dict[str, float] = key(  # noqa: RUF009
+        "constants of that function, by name", default_factory=dict
+    )
+    gate_clamp: float | None = key("the gate is held at most here before its function", above=0, default=None)
+    gate_out_clamp: float | None = key("and its function's result at most here", above=0, default=None)
+    up_clamp: float | None = key("the up projection is held to plus and minus this", above=0, default=None)
+    offset: float = key("added to value(u)", low=-1e6, high=1e6, default=0.0)
+    mult: float = key("factor on the product", low=-1e6, high=1e6, default=1.0)
+    learned: list[str] = key(  # noqa: RUF009
+        "arguments that are trained, one number a layer, from the value given: gate.beta, say",
+        default_factory=list,
+    )
+    learned_per_unit: list[str] = key(  # noqa: RUF009
+        "arguments that are trained, one number a hidden unit: mult, say", default_factory=list
+    )
+    norm: str | None = key(
+        "on the hidden vector, over its width: rms (one learned gain a unit), layer (gain and bias)",
+        choices=("rms", "layer"),
+        default=None,
+    )
+    norm_eps: float = key("added to the mean square, or the variance, in that norm", above=0, default=1e-5)
 
 
 @dataclass(kw_only=True)
@@ -121,12 +139,25 @@ class Tokenizer:
 class Optim:
     """Optimiser and learning-rate schedule."""
 
-    name: str = key("optimiser", choices=("adamw",))
-    lr: float = key("peak learning rate", above=0, high=1e9)
-    beta1: float = key("decay of the first moment", low=0, below=1)
-    beta2: float = key("decay of the second moment", low=0, below=1)
-    eps: float = key("added to the root of the second moment", above=0)
+    name: str = key("optimiser", choices=("adamw", "muon", "adafactor"))
+    lr: float = key(
+        "peak learning rate; adafactor: relative to each tensor's root mean square", above=0, high=1e9
+    )
+    beta1: float | None = key("decay of the first moment (adamw, muon)", low=0, below=1)
+    beta2: float | None = key("decay of the second moment (adamw, muon)", low=0, below=1)
+    eps: float = key("added to the root of the second moment; adafactor: its least value", above=0)
     weight_decay: float = key("decoupled, on matrices only", low=0)
+    momentum: float | None = key(
+        "decay of the running gradient of the hidden matrices (muon)", low=0, below=1
+    )
+    lr_ratio: float | None = key("rate of what AdamW updates over lr (muon)", above=0)
+    beta2_power: float | None = key(
+        "decay of the second moment at step t is 1 - t^-this (adafactor)", above=0
+    )
+    min_scale: float | None = key("least root mean square that scales a tensor's rate (adafactor)", above=0)
+    max_update: float | None = key(
+        "greatest root mean square of an update before the rate (adafactor)", low=1
+    )
     clip_norm: float = key("greatest global gradient norm", above=0)
     schedule: str = key("shape after the warm-up", choices=("cosine", "linear", "wsd", "constant"))
     warmup_share: float = key("share of the steps spent rising to lr", low=0, below=1)
@@ -192,9 +223,24 @@ class Config:
     parallel: Parallel
     tracker: Tracker
     seed: int = key("fixes data order and every initial weight", low=0, high=2**63 - 1)
-    init: str = key("fan_in: normal with std 1/sqrt(fan in)", choices=("fan_in",))
+    init: str = key(
+        "fan_in: normal with std 1/sqrt(fan in); moment: the block's output projection also over "
+        "sqrt(E[hidden^2])",
+        choices=("fan_in", "moment"),
+    )
     numerics_version: int = key("read only: raised when the code alters results")
 
+
+# Keys of Optim that not every optimiser reads, and who does; null for the others.
+OPTIM_READERS = {
+    "beta1": ("adamw", "muon"),
+    "beta2": ("adamw", "muon"),
+    "momentum": ("muon",),
+    "lr_ratio": ("muon",),
+    "beta2_power": ("adafactor",),
+    "min_scale": ("adafactor",),
+    "max_update": ("adafactor",),
+}
 
 # Keys that cannot change a result, or only in the last bits: not part of a run's id.
 NOT_IN_IDENTITY = frozenset(
@@ -252,6 +298,23 @@ def select_identity(config: Config) -> dict[str, Any]:
     }
 
 
+def drop_absent(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without what says nothing: null keys, and factors 1 and summands 0 of the formula.
+
+    Two configurations differ here if and only if they differ there, and a key that joins later
+    with such a value leaves the ids of earlier runs as they were.
+    """
+    neutral: dict[str, Any] = {"variant.learned": [], "variant.learned_per_unit": []}
+    for entry in dataclasses.fields(Variant):
+        if entry.default is not dataclasses.MISSING:
+            neutral[f"variant.{entry.name}"] = entry.default
+    return {
+        dotted: value
+        for dotted, value in identity.items()
+        if value is not None and not (dotted in neutral and neutral[dotted] == value)
+    }
+
+
 def check_config(config: Config) -> None:
     """Check every range and every rule that spans keys.
 
@@ -261,9 +324,9 @@ def check_config(config: Config) -> None:
         value = getattr(config, group.name)
         if dataclasses.is_dataclass(value):
             for entry in dataclasses.fields(value):
-                _check_range(f"{group.name}.{entry.name}", getattr(value, entry.name), entry.metadata)
+                check_range(f"{group.name}.{entry.name}", getattr(value, entry.name), entry.metadata)
         else:
-            _check_range(group.name, value, group.metadata)
+            check_range(group.name, value, group.metadata)
     check_variant(config.variant)
     model, train, match = config.model, config.train, config.match
     if model.d_model % model.n_heads or (model.d_model // model.n_heads) % 2:
@@ -306,6 +369,7 @@ def check_config(config: Config) -> None:
     stride = config.evaluation.stride
     if stride is not None and stride > model.seq_len:
         raise ConfigError(f"evaluation.stride={stride}: at most model.seq_len={model.seq_len}")
+    check_optim(config.optim)
     if config.optim.schedule == "wsd" and config.optim.warmup_share + config.optim.decay_share > 1:
         raise ConfigError("optim.warmup_share + optim.decay_share must be at most 1 for optim.schedule=wsd")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", train.device):
@@ -321,12 +385,36 @@ def check_config(config: Config) -> None:
             )
 
 
+def check_optim(optim: Optim) -> None:
+    """Check that the keys given are those that the optimiser reads, and that none breaks its arithmetic.
+
+    Raises: ConfigError naming the key.
+    """
+    for name, readers in OPTIM_READERS.items():
+        value = getattr(optim, name)
+        if optim.name in readers and value is None:
+            raise ConfigError(f"optim.{name}=null: optim={optim.name} needs a number")
+        if optim.name not in readers and value is not None:
+            raise ConfigError(
+                f"optim.{name}={value}: optim={optim.name} does not read it, leave it null; "
+                f"optim={' and optim='.join(readers)} would"
+            )
+    # torch bounds the second moment by eps² in fp32, whose least normal number is 1.2e-38
+    if optim.name == "adafactor" and optim.eps < 1.1e-19:
+        raise ConfigError(
+            f"optim.eps={optim.eps:g}: at least 1.1e-19 for optim=adafactor, which squares it; "
+            "the paper's 1e-30 is optim.eps=1e-15"
+        )
+
+
 def check_variant(variant: Variant) -> None:
     """Check that the fields of a variant do not contradict one another.
 
     Raises: ConfigError naming the field.
     """
     name = variant.name
+    for entry in dataclasses.fields(variant):
+        check_range(f"variant.{entry.name}", getattr(variant, entry.name), entry.metadata)
     if variant.gated and variant.gate is None:
         raise ConfigError(f"variant {name}: gated: true needs a gate function (gate: silu, say)")
     if variant.gated and variant.activation is not None:
@@ -335,32 +423,33 @@ def check_variant(variant: Variant) -> None:
         raise ConfigError(f"variant {name}: gated: false needs an activation (activation: relu, say)")
     if not variant.gated and (variant.gate is not None or variant.value != "identity"):
         raise ConfigError(f"variant {name}: an ungated variant has an activation, not gate or value")
+    places = ("gate", "value") if variant.gated else ("activation",)
+    for place in {"activation", "gate", "value"}.difference(places):
+        if getattr(variant, f"{place}_args"):
+            raise ConfigError(f"variant {name}: {place}_args without a {place} function")
+    if not variant.gated:
+        for field, neutral in _GATED_ALONE.items():
+            if getattr(variant, field) != neutral:
+                raise ConfigError(f"variant {name}: {field} is for gated variants")
+    trainable = {f"{place}.{arg}" for place in places for arg in getattr(variant, f"{place}_args")}
+    trainable |= {"offset", "mult"} if variant.gated else set()
+    learned = [*variant.learned, *variant.learned_per_unit]
+    for argument in learned:
+        if argument not in trainable:
+            known = ", ".join(sorted(trainable)) or "none here"
+            raise ConfigError(
+                f"variant {name}: learned {argument}: no such argument; what can be learned: {known}"
+                + suggest(argument, trainable)
+            )
+        if learned.count(argument) > 1:
+            raise ConfigError(f"variant {name}: {argument} is learned twice")
+    for place in places:
+        for arg, number in getattr(variant, f"{place}_args").items():
+            if not math.isfinite(number):
+                raise ConfigError(f"variant {name}: {place}_args.{arg}={number}: must be a finite number")
     for text in ("formula", "source"):
         if not getattr(variant, text).strip():
             raise ConfigError(f"variant {name}: {text} is empty; say where it comes from")
 
 
-def _check_range(dotted: str, value: Any, metadata: Any) -> None:
-    if not metadata or value is None:
-        return
-    low, above, high, below = (metadata[name] for name in ("low", "above", "high", "below"))
-    choices: tuple[str, ...] = metadata["choices"]
-    if choices and value not in choices:
-        hint = suggest(str(value), choices)
-        raise ConfigError(f"{dotted}={value}: one of {', '.join(choices)}{hint}")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    inside = (
-        not (isinstance(value, float) and not math.isfinite(value))
-        and (low is None or value >= low)
-        and (above is None or value > above)
-        and (high is None or value <= high)
-        and (below is None or value < below)
-    )
-    if not inside:
-        limits = [
-            f"{sign} {limit:g}"
-            for sign, limit in ((">=", low), (">", above), ("<=", high), ("<", below))
-            if limit is not None
-        ]
-        raise ConfigError(f"{dotted}={value}: must be a finite number {' and '.join(limits)}".rstrip())
+_GATED_ALONE = {"gate_clamp": None, "gate_out_clamp": None, "up_clamp": None, "offset": 0.0, "mult": 1.0}

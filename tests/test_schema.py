@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from glu_bench import schema
-from glu_bench.config import list_keys
+from glu_bench.config import list_group, list_keys
 from glu_bench.errors import ConfigError
 from tests.conftest import TinyConfig
 
@@ -106,6 +106,12 @@ def test_a_word_outside_its_choices_is_refused_by_name(dotted: str, tiny_config:
         (["data.files=[]"], r"data\.files="),
         (["evaluation.stride=17"], r"at most model\.seq_len=16"),
         (["optim.schedule=wsd", "optim.warmup_share=0.9"], "at most 1"),
+        (["optim.momentum=0.9"], "optim=adamw does not read it, leave it null; optim=muon would"),
+        (["optim=muon", "optim.momentum=null"], "optim=muon needs a number"),
+        (["optim=muon", "optim.beta2_power=0.8"], "optim=adafactor would"),
+        (["optim=adafactor", "optim.beta1=0.9"], "optim=adamw and optim=muon would"),
+        (["optim=adafactor", "optim.eps=1e-30"], r"the paper's 1e-30 is optim\.eps=1e-15"),
+        (["optim=adafactor", "optim.max_update=null"], r"optim\.max_update=null"),
         (["train.device=gpu"], "cuda"),
         (["model.preset=a/b"], "names a folder"),
         (["model.preset=../x"], "names a folder"),
@@ -119,6 +125,24 @@ def test_keys_that_contradict_one_another_are_refused(
     with pytest.raises(ConfigError, match=message) as caught:
         tiny_config(*words)
     assert "\n" not in str(caught.value)
+
+
+def test_every_optimiser_has_a_file_and_every_nullable_key_of_it_a_reader() -> None:
+    assert set(list_group("optim")) == set(list_keys()["optim.name"].metadata["choices"])
+    nullable = {entry.name for entry in dataclasses.fields(schema.Optim) if "None" in str(entry.type)}
+    assert nullable == set(schema.OPTIM_READERS)
+
+
+@pytest.mark.parametrize("name", list_group("optim"))
+@pytest.mark.parametrize("key", schema.OPTIM_READERS)
+def test_a_key_is_given_just_where_the_optimiser_reads_it(
+    key: str, name: str, tiny_config: TinyConfig
+) -> None:
+    optim = tiny_config(f"optim={name}").optim
+    reads = name in schema.OPTIM_READERS[key]
+    assert (getattr(optim, key) is not None) == reads
+    with pytest.raises(ConfigError, match=f"optim.{key}="):
+        schema.check_optim(dataclasses.replace(optim, **{key: None if reads else 1.0}))
 
 
 @pytest.mark.parametrize("n_heads", [1, 2, 3, 4, 6, 8, 12, 24])

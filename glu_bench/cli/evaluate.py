@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from glu_bench.cli.completion import complete_run
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import OUTPUTS, AllowPlugins, AsJson, OutputDir, Quiet
 
 
 def evaluate(
@@ -36,6 +36,7 @@ def evaluate(
     device: Annotated[
         str | None, typer.Option("--device", help="Where to compute; the run's by default.")
     ] = None,
+    allow_plugin: AllowPlugins = None,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -49,6 +50,7 @@ def evaluate(
     from glu_bench.errors import ConfigError
     from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
     from glu_bench.evaluate.run import evaluate_run
+    from glu_bench.ffn.plugins import load_plugins
     from glu_bench.interop.hf_evaluate import evaluate_folder
     from glu_bench.runs.folder import Run, find_run
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
@@ -58,6 +60,7 @@ def evaluate(
         raise ConfigError(f"--split {split}: train, val or test")
     if not runs and hf is None:
         raise ConfigError("which RUN? or a folder: --hf DIR")
+    load_plugins(allow_plugin or [], packages=False)
     stderr = make_stderr()
     others = files or ()
     named: list[Run | None] = [find_run(text, output_dir) for text in runs or ()]

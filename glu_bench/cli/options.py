@@ -28,4 +28,12 @@ Settings = Annotated[
 AllowUnmatched = Annotated[
     bool, typer.Option("--allow-unmatched", help="Accept an arm over 0.5 % off the baseline's parameters.")
 ]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="A Python file with activation functions of your own; may be repeated."),
+]
+AllowPlugins = Annotated[
+    list[Path] | None,
+    typer.Option("--allow-plugin", help="Run this Python file, which the run's variant needs."),
+]
 OUTPUTS = Path("outputs")

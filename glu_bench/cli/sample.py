@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from glu_bench.cli.completion import complete_run
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
+from glu_bench.cli.options import OUTPUTS, AllowPlugins, AsJson, OutputDir
 
 
 def sample(
@@ -28,6 +28,7 @@ def sample(
         typer.Option("--top-p", min=0, max=1, help="Keep only the likeliest that together reach this."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same text.")] = 0,
+    allow_plugin: AllowPlugins = None,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
@@ -37,10 +38,12 @@ def sample(
     """
     from glu_bench.data.stream import TextStream
     from glu_bench.errors import ConfigError
+    from glu_bench.ffn.plugins import load_plugins
     from glu_bench.lm.sampling import sample_tokens
     from glu_bench.runs.folder import find_run
     from glu_bench.show.console import print_json
 
+    load_plugins(allow_plugin or [], packages=False)
     found = find_run(run, output_dir)
     tokenizer = found.load_tokenizer()
     ids = [int(i) for i in tokenizer.encode([prompt])[0]]

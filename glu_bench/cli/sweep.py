@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from glu_bench.cli.options import OUTPUTS, AllowUnmatched, AsJson, ConfigDir, OutputDir, Quiet, Settings
+from glu_bench.cli.options import (
+    OUTPUTS,
+    AllowUnmatched,
+    AsJson,
+    ConfigDir,
+    OutputDir,
+    Plugins,
+    Quiet,
+    Settings,
+)
 
 
 def sweep(
@@ -18,6 +27,7 @@ def sweep(
     n_parallel: Annotated[int, typer.Option("-j", min=1, help="Runs at a time; cores are shared out.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     allow_unmatched: AllowUnmatched = False,
+    plugin: Plugins = None,
     config_dir: ConfigDir = None,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
@@ -28,12 +38,14 @@ def sweep(
     Example: glu-bench sweep variant=relu,gelu,geglu,swiglu seed=0,1 train=quick
     """
     from glu_bench.errors import SweepIncompleteError
+    from glu_bench.ffn.plugins import load_plugins
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.sweep import SweepScreen
     from glu_bench.show.tables import render_rows
     from glu_bench.study.plan import make_plan
     from glu_bench.study.sweep import RunEnded, run_plan
 
+    load_plugins(plugin or [])
     plan = make_plan(
         settings or [],
         output_dir,
@@ -52,6 +64,7 @@ def sweep(
         return
     extra = ["--config-dir", str(config_dir)] if config_dir else []
     extra += ["--allow-unmatched"] if allow_unmatched else []
+    extra += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
     ended: list[RunEnded] = []
     stderr = make_stderr()
     with SweepScreen(stderr, plan, quiet) as screen:

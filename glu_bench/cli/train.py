@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from glu_bench.cli.options import OUTPUTS, AllowUnmatched, AsJson, ConfigDir, OutputDir, Quiet, Settings
+from glu_bench.cli.options import (
+    OUTPUTS,
+    AllowUnmatched,
+    AsJson,
+    ConfigDir,
+    OutputDir,
+    Plugins,
+    Quiet,
+    Settings,
+)
 
 
 def train(
@@ -20,6 +29,7 @@ def train(
         bool, typer.Option("--resume-inexact", help="Resume under other threads or instructions.")
     ] = False,
     allow_unmatched: AllowUnmatched = False,
+    plugin: Plugins = None,
     config_dir: ConfigDir = None,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
@@ -37,6 +47,7 @@ def train(
         return
 
     from glu_bench.allocator import keep_freed_memory
+    from glu_bench.ffn.plugins import load_plugins
     from glu_bench.interop.tracking import Tracking, make_tracker
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.progress import TrainScreen
@@ -45,6 +56,7 @@ def train(
     from glu_bench.train.loop import train_run
     from glu_bench.train.stop import catch_signals
 
+    load_plugins(plugin or [])
     keep_freed_memory()
     stderr = make_stderr()
     tracker = make_tracker(config.tracker, output_dir)

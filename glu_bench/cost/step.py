@@ -20,6 +20,7 @@ from torch.utils.benchmark import Timer
 from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
 from glu_bench.config import load_config
+from glu_bench.errors import ConfigError
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.counts import count_model
 from glu_bench.lm.decoder import make_decoder
@@ -83,9 +84,14 @@ def bench_step(
 
     A preset is a name under configs/model, overrides may follow it after spaces:
     "nano model.d_model=128 model.n_heads=2". Without `peers` ours alone is timed.
-    Raises: ConfigError for an unknown preset.
+    Raises: ConfigError for an unknown preset or another optimiser.
     """
     configs = [load_config([f"model={preset.split()[0]}", *preset.split()[1:]]) for preset in presets]
+    for config in configs:
+        if config.optim.name != "adamw":
+            raise ConfigError(
+                f"optim={config.optim.name}: the step benchmark times adamw alone, leave optim out"
+            )
     memory_kept = keep_freed_memory()
     measured = []
     for config in configs:
@@ -109,6 +115,8 @@ def bench_step(
 def make_step(model: nn.Module, loss: Loss, config: schema.Config, batch_size: int) -> Step:
     """One training step on a fixed random batch, the same for every contestant."""
     optim = config.optim
+    assert optim.beta1 is not None  # bench_step refuses all but adamw
+    assert optim.beta2 is not None
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=optim.lr, betas=(optim.beta1, optim.beta2), eps=optim.eps, fused=True
     )

@@ -8,6 +8,7 @@ gate first, as Hugging Face and vLLM order them (torch.nn.functional.glu has val
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from glu_bench import schema
@@ -26,15 +27,22 @@ class HiddenProjection(nn.Module):
     def __init__(self, formula: Formula, d_in: int, d_ff: int, bias: bool = False) -> None:
         super().__init__()
         self.formula = formula
-        self.in_proj = nn.Linear(d_in, 2 * d_ff if formula.gated else d_ff, bias=bias)
+        self.in_proj = nn.Linear(d_in, formula.n_projections * d_ff, bias=bias)
+        self.learned = nn.ParameterDict(
+            {
+                each.parameter: nn.Parameter(torch.full((d_ff,) if each.per_unit else (), each.init))
+                for each in formula.learned
+            }
+        )
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """The hidden vector of each token."""
-        projected = self.in_proj(x_BTD)
-        if not self.formula.gated:
-            return self.formula.hidden(projected)
-        gate_BTF, up_BTF = projected.chunk(2, dim=-1)
-        return self.formula.hidden(gate_BTF, up_BTF)
+        parts = self.in_proj(x_BTD).chunk(self.formula.n_projections, dim=-1)
+        return self.formula.evaluate(*parts, *self.list_learned())
+
+    def list_learned(self) -> tuple[Tensor, ...]:
+        """The learned arguments, in the formula's order."""
+        return tuple(self.learned[each.parameter] for each in self.formula.learned)
 
 
 class FeedForward(nn.Module):
@@ -61,9 +69,15 @@ class FeedForward(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """The block's output, to be added to the residual stream."""
         if self.fast:
-            into = self.hidden.in_proj
+            into, down = self.hidden.in_proj, self.down
             return lean_feedforward(
-                x_BTD, into.weight, into.bias, self.down.weight, self.down.bias, self.hidden.formula
+                x_BTD,
+                into.weight,
+                into.bias,
+                down.weight,
+                down.bias,
+                self.hidden.formula,
+                self.hidden.list_learned(),
             )
         y_BTD: Tensor = self.down(self.hidden(x_BTD))
         return y_BTD

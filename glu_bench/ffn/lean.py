@@ -20,12 +20,18 @@ from glu_bench.ffn.formula import Formula
 
 
 def lean_feedforward(
-    x: Tensor, w_in: Tensor, b_in: Tensor | None, w_down: Tensor, b_down: Tensor | None, formula: Formula
+    x: Tensor,
+    w_in: Tensor,
+    b_in: Tensor | None,
+    w_down: Tensor,
+    b_down: Tensor | None,
+    formula: Formula,
+    learned: tuple[Tensor, ...] = (),
 ) -> Tensor:
     """down(hidden(x)), the numbers of the plain modules to rounding, in autocast's dtype under autocast.
 
     Differentiable once: a second derivative raises.
-    Shapes: x (..., D); w_in (2F, D) or (F, D); w_down (D_out, F); result (..., D_out).
+    Shapes: x (..., D); w_in (2F, D) or (F, D); w_down (D_out, F); learned () or (F,); result (..., D_out).
     """
     device_type = x.device.type
     if (
@@ -39,7 +45,7 @@ def lean_feedforward(
         b_down = None if b_down is None else b_down.to(dtype)
     # all operands agree now; off, so that forward and backward evaluate the formula alike
     with without_autocast(device_type):
-        y: Tensor = _LeanFeedForward.apply(x, w_in, b_in, w_down, b_down, formula)  # type: ignore[no-untyped-call]
+        y: Tensor = _LeanFeedForward.apply(x, w_in, b_in, w_down, b_down, formula, *learned)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -73,35 +79,38 @@ class _LeanFeedForward(torch.autograd.Function):
         w_down: Tensor,
         b_down: Tensor | None,
         formula: Formula,
+        *learned: Tensor,
     ) -> Tensor:
         parts = _project(x, w_in, b_in, formula)
-        ctx.save_for_backward(x, w_in, w_down, *parts)
+        ctx.save_for_backward(x, w_in, w_down, *parts, *learned)
         ctx.formula = formula
         ctx.biased = b_in is not None
-        return F.linear(formula.hidden(*parts), w_down, b_down)
+        return F.linear(formula.evaluate(*parts, *learned), w_down, b_down)
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        x, w_in, w_down, *parts = ctx.saved_tensors
+        x, w_in, w_down, *rest = ctx.saved_tensors
+        n_parts = ctx.formula.n_projections
         x_ND, d_y_ND = _rows(x), _rows(d_y)
-        parts_NF = [_rows(part) for part in parts]
-        hidden_NF, pull = torch.func.vjp(ctx.formula.hidden, *parts_NF)  # type: ignore[misc]
+        parts_NF = [_rows(part) for part in rest[:n_parts]]
+        hidden_NF, pull = torch.func.vjp(ctx.formula.evaluate, *parts_NF, *rest[n_parts:])  # type: ignore[misc]
         d_w_down = d_y_ND.t() @ hidden_NF
-        d_parts_NF = pull(d_y_ND @ w_down)
+        pulled = pull(d_y_ND @ w_down)
+        d_parts_NF, d_learned = pulled[:n_parts], pulled[n_parts:]
         d_w_in = torch.cat([d_part_NF.t() @ x_ND for d_part_NF in d_parts_NF])
-        weights_FD = w_in.chunk(len(parts))
+        weights_FD = w_in.chunk(n_parts)
         d_x_ND = d_parts_NF[0] @ weights_FD[0]
         for d_part_NF, weight_FD in zip(d_parts_NF[1:], weights_FD[1:], strict=True):
             d_x_ND = torch.addmm(d_x_ND, d_part_NF, weight_FD)
         d_b_in = torch.cat([d_part_NF.sum(0) for d_part_NF in d_parts_NF]) if ctx.biased else None
         d_b_down = d_y_ND.sum(0) if ctx.biased else None
-        return d_x_ND.view(x.shape), d_w_in, d_b_in, d_w_down, d_b_down, None
+        return d_x_ND.view(x.shape), d_w_in, d_b_in, d_w_down, d_b_down, None, *d_learned
 
 
 def _project(x: Tensor, w_in: Tensor, b_in: Tensor | None, formula: Formula) -> tuple[Tensor, ...]:
     # gate and up apart: what follows then runs over whole tensors, which costs half of half rows
-    n = 2 if formula.gated else 1
+    n = formula.n_projections
     biases = (None,) * n if b_in is None else b_in.chunk(n)
     return tuple(F.linear(x, w, b) for w, b in zip(w_in.chunk(n), biases, strict=True))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from glu_bench.errors import ConfigError
+from glu_bench.ffn.learned import list_learned
 from glu_bench.schema import Match, Variant
 
 MAX_RESIDUAL = 0.005  # a larger share of parameters apart is not a matched comparison
@@ -23,19 +24,15 @@ class Receipt:
     n_ffn_params: int  # of one block
     n_baseline_params: int  # of one ungated block at expansion*D
     residual: float  # n_ffn_params / n_baseline_params - 1
-
-    @property
-    def flops_per_token(self) -> int:
-        """Matrix-multiply FLOPs of one block's forward pass: 2 a weight."""
-        return 2 * self.n_ffn_params
+    flops_per_token: int  # matrix multiplies of one block's forward pass: 2 a weight
 
 
 def count_ffn_params(variant: Variant, d_model: int, d_ff: int, bias: bool) -> int:
-    """Parameters of one feed-forward block: matrices and biases."""
+    """Parameters of one feed-forward block: matrices, biases and learned arguments."""
     n_in = 2 if variant.gated else 1
-    matrices = (n_in + 1) * d_model * d_ff
     biases = n_in * d_ff + d_model if bias else 0
-    return matrices + biases
+    learned = sum(each.count(d_ff) for each in list_learned(variant))
+    return _count_matrices(variant, d_model, d_ff) + biases + learned
 
 
 def match_width(variant: Variant, d_model: int, match: Match, bias: bool) -> Receipt:
@@ -60,6 +57,7 @@ def match_width(variant: Variant, d_model: int, match: Match, bias: bool) -> Rec
         n_ffn_params=n_params,
         n_baseline_params=n_baseline,
         residual=n_params / n_baseline - 1,
+        flops_per_token=2 * _count_matrices(variant, d_model, d_ff),
     )
 
 
@@ -74,6 +72,11 @@ def check_receipt(receipt: Receipt, allow_unmatched: bool = False) -> None:
             f"parameters, above {MAX_RESIDUAL:.1%}; lower match.multiple_of, choose d_model divisible by 3, "
             "or --allow-unmatched"
         )
+
+
+def _count_matrices(variant: Variant, d_model: int, d_ff: int) -> int:
+    n_in = 2 if variant.gated else 1
+    return (n_in + 1) * d_model * d_ff
 
 
 def _solve_width(variant: Variant, d_model: int, n_target: int, multiple_of: int, bias: bool) -> int:

@@ -7,6 +7,7 @@ determines the result, so the same configuration always leads to the same folder
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,17 +34,22 @@ if TYPE_CHECKING:
 STATUSES = ("planned", "running", "complete", "diverged", "interrupted", "failed")
 
 
-def make_identity(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> dict[str, Any]:
-    """All that determines a run's result, by dotted key."""
+def make_identity(config: schema.Config, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """All that determines a run's result, by dotted key.
+
+    `facts` are those of environment.json: data_fingerprint, tokenizer_fingerprint, plugins.
+    """
+    plugins = [str(plugin["sha256"]) for plugin in facts.get("plugins", [])]
     return schema.select_identity(config) | {
-        "data_fingerprint": data_fingerprint,
-        "tokenizer_fingerprint": tokenizer_fingerprint,
+        "data_fingerprint": facts["data_fingerprint"],
+        "tokenizer_fingerprint": facts["tokenizer_fingerprint"],
+        "variant.plugins": plugins or None,
     }
 
 
-def make_run_id(config: schema.Config, data_fingerprint: str, tokenizer_fingerprint: str) -> str:
+def make_run_id(config: schema.Config, facts: Mapping[str, Any]) -> str:
     """The id of the run that this configuration describes: ten hex digits stand for the identity."""
-    identity = make_identity(config, data_fingerprint, tokenizer_fingerprint)
+    identity = schema.drop_absent(make_identity(config, facts))
     digest = sha256_bytes(dump_json(identity).encode())[:10]
     return f"{config.variant.name}-{config.model.preset}-{config.data.corpus}-s{config.seed}-{digest}"
 
@@ -80,7 +86,10 @@ class Run:
         config = configuration.read_config(path)
         facts = self.environment()
         if "run_id" in facts:
-            expected = make_run_id(config, facts["data_fingerprint"], facts["tokenizer_fingerprint"])
+            try:
+                expected = make_run_id(config, facts)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise DataError(f"{self.path}/environment.json: not complete ({error})") from None
             if expected != facts["run_id"]:
                 raise DataError(f"{path}: was edited, it describes {expected}, not {facts['run_id']}")
         return config
@@ -150,11 +159,14 @@ class Run:
     def load_model(self) -> Decoder:
         """The model of the last checkpoint, on the CPU, in evaluation mode.
 
-        Raises: DataError if no checkpoint verifies or its tensors do not fit the configuration.
+        Raises: DataError if no checkpoint verifies or its tensors do not fit the configuration,
+        ConfigError if it needs a plugin that is not loaded.
         """
+        from glu_bench.ffn.plugins import check_plugins
         from glu_bench.lm.decoder import make_decoder
         from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 
+        check_plugins(self.environment().get("plugins", []), self.path.name)
         found = list_checkpoints(self.checkpoints)
         if not found:
             raise DataError(f"{self.run_id}: has no checkpoint")
@@ -201,9 +213,10 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
     if path.exists() and (run.path / "environment.json").exists():
         saved, wanted = (schema.select_identity(c) for c in (configuration.read_config(path), config))
         for dotted, value in wanted.items():
-            if saved[dotted] != value:
+            there = saved.get(dotted)
+            if there != value:
                 raise DataError(
-                    f"{path}: was edited, {dotted} is {saved[dotted]!r} there and {value!r} in this command; "
+                    f"{path}: was edited, {dotted} is {there!r} there and {value!r} in this command; "
                     "nothing was changed"
                 )
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class _Entry:
     seed: int
     status: str
     result: dict[str, Any] | None
+    arm: str = ""
 
 
 def compare_runs(
@@ -78,7 +79,7 @@ def compare_runs(
     A planned run that never began counts in `n_planned`.
     Raises: ConfigError if nothing can be compared, the baseline is no arm, or runs disagree.
     """
-    entries = [_read(run) for run in paths]
+    entries = _name_arms([_read(run) for run in paths], arm_keys)
     if not entries:
         raise ConfigError(
             "no runs to compare; train some first: glu-bench sweep variant=gelu,swiglu seed=0,1"
@@ -94,7 +95,7 @@ def compare_runs(
         raise ConfigError(f"the runs differ in more than {', '.join(arm_keys)}: {difference}; --allow-mixed")
     tables, left_out = [], []
     for members in groups.values():
-        arms = {_arm_of(entry.identity, arm_keys) for entry in members}
+        arms = {entry.arm for entry in members}
         if len(arms) < 2 or not any(entry.result for entry in members):
             left_out += [entry.name for entry in members]
         else:
@@ -104,10 +105,10 @@ def compare_runs(
             f"{len(entries)} runs, but no setting has two arms with a finished run; "
             "glu-bench runs list shows them"
         )
-    arms = {_arm_of(entry.identity, arm_keys) for members in tables for entry in members}
+    arms = {entry.arm for members in tables for entry in members}
     if baseline is not None and baseline not in arms:
         raise ConfigError(f"--baseline {baseline}: not among the arms {', '.join(sorted(arms))}")
-    return [_tabulate(members, baseline, split, arm_keys, sorted(left_out)) for members in tables]
+    return [_tabulate(members, baseline, split, sorted(left_out)) for members in tables]
 
 
 def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | PlannedRun], bool]:
@@ -159,9 +160,7 @@ def _read(found: str | Path | Run | PlannedRun) -> _Entry:
     run = found if isinstance(found, Run) else Run(Path(found))
     config = run.config()
     facts = run.environment()
-    identity = make_identity(
-        config, facts.get("data_fingerprint", ""), facts.get("tokenizer_fingerprint", "")
-    )
+    identity = make_identity(config, {"data_fingerprint": "", "tokenizer_fingerprint": "", **facts})
     status = run.status()
     return _Entry(
         run.path.name, identity, config.seed, status, run.result() if status == "complete" else None
@@ -188,10 +187,31 @@ def _arm_of(identity: dict[str, Any], arm_keys: Sequence[str]) -> str:
     return " ".join(parts)
 
 
+def _name_arms(entries: list[_Entry], arm_keys: Sequence[str]) -> list[_Entry]:
+    """The entries with the names of their arms: one name never stands for two configurations.
+
+    `variant=swiglu variant.up_clamp=7` beside plain swiglu becomes "swiglu up_clamp=7.0".
+    """
+    by_name: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        by_name.setdefault(_arm_of(entry.identity, arm_keys), []).append(entry)
+    names: dict[str, list[str]] = {}
+    for name, members in by_name.items():
+        keys = {key for entry in members for key in entry.identity if _is_arm_key(key, arm_keys)}
+        names[name] = [k for k in sorted(keys) if len({repr(e.identity.get(k)) for e in members}) > 1]
+
+    def rename(entry: _Entry) -> _Entry:
+        name = _arm_of(entry.identity, arm_keys)
+        values = ((key.partition(".")[2] or key, entry.identity.get(key)) for key in names[name])
+        return replace(entry, arm=" ".join([name, *(f"{k}={v}" for k, v in values if v is not None)]))
+
+    return [rename(entry) for entry in entries]
+
+
 def _first_difference(groups: dict[tuple[tuple[str, str], ...], list[_Entry]]) -> str:
-    one, other = list(groups)[:2]
-    name, here, there = next((a, va, vb) for (a, va), (_, vb) in zip(one, other, strict=True) if va != vb)
-    return f"{name} is {here} and {there}"
+    one, other = (dict(setting) for setting in list(groups)[:2])
+    name = next(name for name in sorted({*one, *other}) if one.get(name) != other.get(name))
+    return f"{name} is {one.get(name)} and {other.get(name)}"
 
 
 def _describe_setting(identity: dict[str, Any]) -> str:
@@ -225,12 +245,11 @@ def _tabulate(
     members: list[_Entry],
     baseline: str | None,
     split: str,
-    arm_keys: Sequence[str],
     left_out: list[str],
 ) -> Comparison:
     by_arm: dict[str, list[_Entry]] = {}
     for entry in sorted(members, key=lambda e: (e.seed, e.name)):
-        by_arm.setdefault(_arm_of(entry.identity, arm_keys), []).append(entry)
+        by_arm.setdefault(entry.arm, []).append(entry)
     losses = {arm: _losses(entries, split) for arm, entries in by_arm.items()}
     finished = [arm for arm in by_arm if losses[arm]]
     chosen = baseline if baseline in by_arm else _choose_baseline(finished)

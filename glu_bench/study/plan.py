@@ -17,7 +17,9 @@ from glu_bench.config import expand_grid, load_config
 from glu_bench.data.prepared import TokenSet, prepare_tokens
 from glu_bench.device import resolve_train
 from glu_bench.errors import ConfigError, DataError
+from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import check_receipt, match_width
+from glu_bench.ffn.plugins import find_plugins
 from glu_bench.files import dump_json, make_folder, read_json, sha256_bytes, write_json
 from glu_bench.runs.folder import Run, make_identity, make_run_id
 
@@ -62,6 +64,7 @@ def make_plan(
     prepared: dict[str, TokenSet] = {}
     for words in expand_grid(overrides, config_dir):
         config = load_config(words, config_dir)
+        make_formula(config.variant)  # an unknown function is said before anything starts
         receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
         check_receipt(receipt, allow_unmatched)
         run_id, identity = _identify(config, prepared)
@@ -158,5 +161,9 @@ def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> tuple[str
     if key not in prepared:
         prepared[key] = prepare_tokens(config)
     tokens = prepared[key]
-    prints = (tokens.data_fingerprint, tokens.tokenizer.fingerprint)
-    return make_run_id(config, *prints), make_identity(config, *prints)
+    facts = {
+        "data_fingerprint": tokens.data_fingerprint,
+        "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
+        "plugins": find_plugins(config.variant),
+    }
+    return make_run_id(config, facts), make_identity(config, facts)

@@ -24,11 +24,14 @@ from glu_bench.data.prepared import OnProgress, TokenSet, prepare_tokens
 from glu_bench.device import make_autocast, resolve_train
 from glu_bench.errors import DivergedError, InterruptedRunError
 from glu_bench.evaluate.perplexity import HeldOutLoss, Nats, evaluate_stream
+from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import Receipt, check_receipt, match_width
+from glu_bench.ffn.plugins import find_plugins
 from glu_bench.files import hold_lock, write_json
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.counts import count_model
 from glu_bench.lm.decoder import Decoder, make_decoder
+from glu_bench.lm.hidden import measure_hidden_rms
 from glu_bench.lm.init import init_weights, make_generator
 from glu_bench.runs.checkpoint import load_latest, save_checkpoint
 from glu_bench.runs.environment import read_environment
@@ -59,6 +62,7 @@ def train_run(
     Raises: DivergedError, InterruptedRunError (saved, resumable), and whatever else of errors.py
     keeps the run from going on.
     """
+    make_formula(config.variant)  # an unknown function is said before texts are read
     receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
     check_receipt(receipt, allow_unmatched)
     train, remarks = resolve_train(config.train)
@@ -68,12 +72,13 @@ def train_run(
     tokens = prepare_tokens(config, on_prepare)
     vocab_size = tokens.tokenizer.vocab_size
     facts = read_environment(train.device) | {
-        "run_id": make_run_id(config, tokens.data_fingerprint, tokens.tokenizer.fingerprint),
         "data_fingerprint": tokens.data_fingerprint,
         "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
+        "plugins": find_plugins(config.variant),
         "vocab_size": vocab_size,
         "splits": tokens.manifest["splits"],
     }
+    facts["run_id"] = make_run_id(config, facts)
     order = make_order(tokens.stream("train"), config.model.seq_len, train.batch_size, config.seed)
     for split in ("val", "test"):
         tokens.stream(split)  # an empty one is refused before anything is written
@@ -120,8 +125,10 @@ def _train(
     train, device = config.train, torch.device(config.train.device)
     n_steps = count_steps(config, order)
     model = make_decoder(config, tokens.tokenizer.vocab_size)
-    init_weights(model, config.seed)
+    init_weights(model, config.seed, config.init)
     model.to(device)
+    first = torch.from_numpy(order.batch(0)[:, :-1]).to(device)
+    hidden_rms = measure_hidden_rms(model, first)  # before the weights of a checkpoint come
     optimizer = make_optimizer(model, config.optim)
     torch.manual_seed(make_generator(config.seed, "dropout").initial_seed())
     checkpoint, broken = load_latest(run.checkpoints, run.run_id)
@@ -172,8 +179,7 @@ def _train(
     while progress.step < n_steps:
         began = time.monotonic()
         rate = learning_rate(progress.step, n_steps, config.optim)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        optimizer.set_rate(rate)
         loss_nats, grad_norm = _backward(nats, order, progress.step, config, model)
         if not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
             what = "loss" if not math.isfinite(loss_nats) else "gradient norm"
@@ -200,6 +206,8 @@ def _train(
             "tokens_per_s": progress.tokens_per_s,
             "elapsed_s": progress.elapsed_s,
         }
+        if progress.step == 1:
+            row["hidden_rms_at_init"] = hidden_rms
         evaluated = progress.step % train.eval_every == 0 or last
         if evaluated:
             row["val_loss_nats"] = held_out("val", train.eval_tokens).loss_nats
@@ -224,7 +232,7 @@ def _train(
         yield Evaluating(split=split)
         found[split] = held_out(split)
     write_blocks(run.path / "blocks.safetensors", found)
-    record = make_result(config, run, progress, counts, found, model, n_steps)
+    record = make_result(config, run, progress, counts, found, model, n_steps, hidden_rms)
     write_record(run.path / "result.json", record)
     yield Finished(run=run, record=record, reused=False)
 

@@ -14,7 +14,7 @@ from glu_bench.errors import ConfigError, DataError
 from glu_bench.lm.decoder import Decoder
 from glu_bench.runs.checkpoint import Checkpoint
 from glu_bench.runs.folder import load_weights
-from glu_bench.train.optimizer import pack_optimizer, unpack_optimizer
+from glu_bench.train.optimizer import Optimizer, pack_optimizer, unpack_optimizer
 
 N_RECENT = 100  # steps whose mean loss is reported as the training loss
 
@@ -64,7 +64,7 @@ class Progress:
 
 
 def restore_progress(
-    checkpoint: Checkpoint, model: Decoder, optimizer: torch.optim.Optimizer, resume_inexact: bool
+    checkpoint: Checkpoint, model: Decoder, optimizer: Optimizer, resume_inexact: bool
 ) -> Progress:
     """Put a checkpoint back into model, optimiser and generators; returns the rest.
 
@@ -85,7 +85,7 @@ def restore_progress(
     load_weights(model, checkpoint.model, str(checkpoint.path))
     generators = {name: t for name, t in checkpoint.optimizer.items() if name.startswith("generator/")}
     unpack_optimizer(
-        optimizer, model, {name: t for name, t in checkpoint.optimizer.items() if name not in generators}
+        optimizer, {name: t for name, t in checkpoint.optimizer.items() if name not in generators}
     )
     for name, tensor in generators.items():
         if name == "generator/cpu":
@@ -100,10 +100,10 @@ def restore_progress(
     return progress
 
 
-def pack_tensors(model: Decoder, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def pack_tensors(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
     """What a checkpoint keeps beside the weights: optimiser state and random generators."""
     device = next(model.parameters()).device
-    packed = pack_optimizer(optimizer, model) | {"generator/cpu": torch.get_rng_state()}
+    packed = pack_optimizer(optimizer) | {"generator/cpu": torch.get_rng_state()}
     if device.type == "cuda":
         packed["generator/cuda"] = torch.cuda.get_rng_state(device)
     return packed

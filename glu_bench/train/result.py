@@ -54,6 +54,7 @@ def make_result(
     found: dict[str, HeldOutLoss],
     model: Decoder,
     n_steps: int,
+    hidden_rms: list[float],
 ) -> dict[str, Any]:
     """The final record; its keys are those of `train --json`."""
     assert progress.first_loss_nats is not None
@@ -84,6 +85,7 @@ def make_result(
         "tokens_per_s": progress.tokens_per_s,
         "elapsed_s": progress.elapsed_s,
         "peak_bytes": read_peak_bytes(config.train.device),
+        "hidden_rms_at_init": hidden_rms,  # a layer each
         "exact": progress.exact,
         "window": config.model.seq_len,
         "stride": test.stride,

@@ -28,7 +28,7 @@ def words(word: str, config_dir: Path | None = None, several: bool = False) -> l
 
 def test_a_group_offers_its_files() -> None:
     assert words("variant=") == [f"variant={name}" for name in list_group("variant")]
-    assert words("variant=sw") == ["variant=swiglu", "variant=swish"]
+    assert words("variant=swis") == ["variant=swish", "variant=swish_beta"]
 
 
 def test_a_prefix_offers_the_group_and_its_settings() -> None:
@@ -53,9 +53,9 @@ def test_a_bare_key_is_never_a_unique_match() -> None:
 
 
 def test_a_list_of_a_sweep_goes_on_without_what_it_has() -> None:
-    assert words("variant=relu,gel", several=True) == ["variant=relu,gelu"]
+    assert words("variant=relu,bil", several=True) == ["variant=relu,bilinear"]
     assert "variant=gelu,gelu" not in words("variant=gelu,", several=True)
-    assert words("variant=relu,gel") == []
+    assert words("variant=relu,bil") == []
 
 
 def test_own_groups_are_offered(tmp_path: Path) -> None:
@@ -203,12 +203,12 @@ def read_until(terminal: int, pattern: str) -> str:
 @pytest.mark.parametrize(
     ("typed", "line"),
     [
-        ("glu-bench train variant=swig\t", "glu-bench train variant=swiglu "),
+        ("glu-bench train variant=bil\t", "glu-bench train variant=bilinear "),
         ("glu-bench train variant=\t", "glu-bench train variant="),
         ("glu-bench train vari\t", "glu-bench train variant"),  # variant= or variant.
         ("glu-bench train model.d_m\t", "glu-bench train model.d_model="),  # no space after it
         ("glu-bench train seed=1 train.precision=b\t", "glu-bench train seed=1 train.precision=bf16 "),
-        ("glu-bench sweep variant=relu,gel\t", "glu-bench sweep variant=relu,gelu "),
+        ("glu-bench sweep variant=relu,bil\t", "glu-bench sweep variant=relu,bilinear "),
         (
             "glu-bench train --config-dir=mine variant=swm\t",
             "glu-bench train --config-dir=mine variant=swmine ",

@@ -35,7 +35,7 @@ from tests.conftest import StopAt, TinyConfig, Train
 
 
 def id_of(config: schema.Config, data: str = "d", tokenizer: str = "t") -> str:
-    return make_run_id(config, data, tokenizer)
+    return make_run_id(config, {"data_fingerprint": data, "tokenizer_fingerprint": tokenizer})
 
 
 def change(config: schema.Config, dotted: str) -> schema.Config:
@@ -51,6 +51,8 @@ def change(config: schema.Config, dotted: str) -> schema.Config:
         other = value + 1
     elif isinstance(value, str):
         other = value + "x"
+    elif isinstance(value, dict):
+        other = {**value, "x": 1.0}
     elif isinstance(value, list):
         other = [*value, "x"]
     else:
@@ -86,7 +88,7 @@ def make_folder_of(
     """A run folder as it stands before the first step."""
     config = tiny_config(f"seed={seed}", *words)
     facts = {"data_fingerprint": data, "tokenizer_fingerprint": "t", "vocab_size": 257}
-    return open_run(output_dir, config, {"run_id": make_run_id(config, data, "t"), **facts})
+    return open_run(output_dir, config, {"run_id": make_run_id(config, facts), **facts})
 
 
 def test_a_run_folder_gives_back_its_configuration(tiny_config: TinyConfig, tmp_path: Path) -> None:

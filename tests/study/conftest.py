@@ -46,12 +46,8 @@ def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
     ) -> Run:
         config = tiny_config(f"variant={variant}", *words)
         config.seed = seed
-        facts = {
-            "run_id": make_run_id(config, data, "t"),
-            "data_fingerprint": data,
-            "tokenizer_fingerprint": "t",
-            "vocab_size": 257,
-        }
+        facts = {"data_fingerprint": data, "tokenizer_fingerprint": "t", "vocab_size": 257}
+        facts["run_id"] = make_run_id(config, facts)
         run = open_run(output_dir, config, facts)
         if diverged:
             write_json(run.path / "failure.json", {"status": "diverged", "step": 3, "reason": "loss is nan"})

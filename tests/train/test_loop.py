@@ -23,7 +23,7 @@ from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 from glu_bench.runs.folder import Run, list_runs
 from glu_bench.train.events import Evaluating, Finished, Logged, Started
 from glu_bench.train.loop import count_steps, train_run
-from glu_bench.train.optimizer import make_optimizer
+from glu_bench.train.optimizer import Optimizer, make_optimizer
 from glu_bench.train.stop import StopRequest
 from tests.conftest import TinyConfig, Train
 
@@ -151,10 +151,23 @@ def test_gradients_are_clipped_to_the_norm_that_was_asked_for(train: Train, tmp_
     assert all(row["grad_norm"] > 0.01 for row in only_run(tmp_path).rows())
 
 
-def test_the_rate_of_every_step_is_that_of_the_schedule(train: Train, tmp_path: Path) -> None:
-    train("optim.schedule=linear", "optim.warmup_share=0.5", "optim.lr=0.3", "optim.floor_share=0")
-    rates = [row["lr"] for row in only_run(tmp_path).rows()]
-    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.2, 0.1, 0.0])
+@pytest.mark.parametrize(("name", "ratio"), [("adamw", 1), ("muon", 1), ("muon", 3), ("adafactor", 1)])
+def test_the_rate_of_every_step_is_that_of_the_schedule(
+    name: str, ratio: int, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[float] = []
+    step = Optimizer.step
+
+    def spy(self: Optimizer) -> None:
+        used.append(self.param_groups[-1]["lr"])
+        step(self)
+
+    monkeypatch.setattr(Optimizer, "step", spy)
+    words = [f"optim.lr_ratio={ratio}"] if name == "muon" else []
+    shape = ("optim.schedule=linear", "optim.warmup_share=0.5", "optim.floor_share=0")
+    train(f"optim={name}", *words, *shape, "optim.lr=0.3")
+    assert [row["lr"] for row in only_run(tmp_path).rows()] == pytest.approx([0.1, 0.2, 0.3, 0.2, 0.1, 0.0])
+    assert used == pytest.approx([ratio * rate for rate in (0.1, 0.2, 0.3, 0.2, 0.1, 0.0)])
 
 
 @pytest.mark.parametrize("variant", ["relu", "swiglu"])

@@ -22,6 +22,7 @@ from glu_bench.runs.folder import Run, list_runs
 from glu_bench.train import loop, progress
 from glu_bench.train.events import Logged, Started
 from glu_bench.train.loop import train_run
+from glu_bench.train.optimizer import Optimizer
 from glu_bench.train.progress import Progress
 from glu_bench.train.stop import StopRequest
 from tests.conftest import StopAt, TinyConfig, Train, make_text
@@ -67,6 +68,10 @@ SETTINGS = [
     ("variant=gelu", "model.dropout=0.1", "train.grad_accum=4"),
     ("optim.schedule=wsd", "model.ffn_bias=true"),
     ("model.tied_embeddings=true",),
+    ("optim=muon",),
+    ("optim=muon", "variant=relu", "model.ffn_bias=true", "model.tied_embeddings=true"),
+    ("optim=adafactor",),
+    ("optim=adafactor", "variant=relu", "model.ffn_bias=true", "model.tied_embeddings=true"),
 ]
 
 
@@ -165,6 +170,31 @@ def test_a_loader_that_forgets_something_is_noticed(
         "first": rows_of(tmp_path / "straight")[0]["loss_nats"],
     }
     assert (shown != expected) == forgets
+
+
+STATE = {
+    "adamw": ("exp_avg", "exp_avg_sq", "step"),
+    "muon": ("momentum_buffer", "exp_avg", "exp_avg_sq", "step"),
+    "adafactor": ("row_var", "col_var", "variance", "step"),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in STATE for kind in STATE[name]])
+def test_state_of_an_optimiser_that_comes_back_wrong_is_noticed(
+    name: str, kind: str, train: Train, resume: Resume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (f"optim={name}", "train.steps=6")
+    straight = train(*words, output_dir=tmp_path / "straight")
+    restore, seen = progress.unpack_optimizer, []
+
+    def spoil(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+        spoiled = [key for key in tensors if key.startswith(f"{kind}/")]
+        seen.extend(spoiled)
+        restore(optimizer, {**tensors, **{key: torch.zeros_like(tensors[key]) for key in spoiled}})
+
+    monkeypatch.setattr(progress, "unpack_optimizer", spoil)
+    assert resume(*words)["parameters_sha256"] != straight["parameters_sha256"]
+    assert seen
 
 
 def first_loss(tmp_path: Path) -> float:
