@@ -137,6 +137,13 @@ def _disk_message(path: Path, n_bytes: int | None) -> str:
     return f"{path}: the disk is full{needed}, {shutil.disk_usage(existing).free:,} bytes free"
 
 
+def read_umask() -> int:
+    """The permission bits that new files of this process do not get."""
+    mask = os.umask(0)  # the only way to read it is to set it
+    os.umask(mask)
+    return mask
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, and see that files can be made in it.
 

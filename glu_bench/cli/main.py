@@ -12,6 +12,7 @@ from glu_bench.cli.compare import compare
 from glu_bench.cli.data import app as data_app
 from glu_bench.cli.doctor import doctor
 from glu_bench.cli.evaluate import evaluate
+from glu_bench.cli.export import export
 from glu_bench.cli.runs import app as runs_app
 from glu_bench.cli.sample import sample
 from glu_bench.cli.status import status
@@ -33,6 +34,7 @@ app.command()(sweep)
 app.command()(status)
 app.command(name="eval")(evaluate)
 app.command()(compare)
+app.command()(export)
 app.command()(sample)
 app.command()(variants)
 app.command()(doctor)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from glu_bench.data.prepared import TokenSet, prepare_tokens, whole_stream
+from glu_bench.data.prepared import TokenSet, TokenStream, prepare_tokens, whole_stream
 from glu_bench.device import make_autocast, resolve_train
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.evaluate.perplexity import HeldOutLoss, evaluate_stream
@@ -34,12 +34,7 @@ def evaluate_run(
         raise ConfigError(f"stride {stride}: from 1 to the window of {config.model.seq_len} tokens")
     train, _ = resolve_train(dataclasses.replace(config.train, device=device or config.train.device))
     model = run.load_model().to(torch.device(train.device))
-    if files:
-        stream = whole_stream(list(files), config.data.column, run.load_tokenizer())
-    else:
-        tokens = prepare_tokens(config)
-        _check_fingerprint(run, tokens)
-        stream = tokens.stream(split)
+    stream = find_stream(run, split, files)
     nats = compile_decoder(model) if train.compile == "true" else model.nats
     with make_autocast(train.device, train.precision):
         return evaluate_stream(
@@ -52,7 +47,24 @@ def evaluate_run(
         )
 
 
-def _check_fingerprint(run: Run, tokens: TokenSet) -> None:
+def find_stream(run: Run, split: str, files: Sequence[str] = ()) -> TokenStream:
+    """One of a run's splits, or the whole of other files, in the run's tokens.
+
+    Raises: DataError if the text is not the one the run was made with, or cannot be used.
+    """
+    config = run.config()
+    if files:
+        return whole_stream(list(files), config.data.column, run.load_tokenizer())
+    tokens = prepare_tokens(config)
+    check_fingerprint(run, tokens)
+    return tokens.stream(split)
+
+
+def check_fingerprint(run: Run, tokens: TokenSet) -> None:
+    """Refuse a text that is not the one a run was trained on, whatever the tokenizer.
+
+    Raises: DataError with both fingerprints.
+    """
     recorded = run.environment().get("data_fingerprint")
     if recorded != tokens.data_fingerprint:
         raise DataError(

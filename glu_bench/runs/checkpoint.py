@@ -22,6 +22,7 @@ from glu_bench.files import (
     fsync_file,
     make_folder,
     read_json,
+    read_umask,
     sha256_file,
     write_json,
 )
@@ -69,7 +70,7 @@ def save_checkpoint(
             save_file(model, work / "model.safetensors")
             save_file(optimizer, work / "optimizer.safetensors")
             write_json(work / "state.json", state)
-            mask = _read_umask()
+            mask = read_umask()
             for name in FILES:
                 (work / name).chmod(0o666 & ~mask)  # safetensors writes 0600
                 fsync_file(work / name)
@@ -176,9 +177,3 @@ def _read_run_id(path: Path) -> str | None:
 def _free_name(folder: Path, name: str) -> Path:
     candidates = (folder / f"{name}{suffix}" for suffix in ("", *(f"-{i}" for i in range(1, 1000))))
     return next(path for path in candidates if not path.exists())
-
-
-def _read_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
