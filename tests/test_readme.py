@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 import glu_bench
 from glu_bench.config import expand_grid, load_config
-from tests.conftest import REPO
+from glu_bench.ffn import activations, plugins
+from glu_bench.ffn.formula import load_variant
+from tests.conftest import REPO, Command
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
 
@@ -32,7 +36,7 @@ COMMANDS = [
 def own_configs(tmp_path: Path) -> Path:
     (tmp_path / "variant").mkdir()
     (yaml,) = blocks("yaml")
-    (tmp_path / "variant" / "tanhglu.yaml").write_text(yaml, encoding="utf-8")
+    (tmp_path / "variant" / "geglu_held.yaml").write_text(yaml, encoding="utf-8")
     return tmp_path
 
 
@@ -60,11 +64,42 @@ def test_every_command_of_the_readme_composes(words: list[str], own_configs: Pat
 
 
 def test_the_variant_of_the_readme_is_one(own_configs: Path) -> None:
-    assert load_config(["variant=tanhglu"], own_configs).variant.gate == "tanh"
+    formula = load_variant("geglu_held", own_configs)
+    g, u = torch.randn(2, 5, 7)
+    torch.testing.assert_close(formula.hidden(g, u), torch.nn.functional.gelu(g) * (u.clamp(-4, 4) + 1))
+    assert [each.argument for each in formula.learned] == ["offset"]
+
+
+def test_the_plugin_of_the_readme_is_ten_lines_and_trains(
+    call_command: Command, tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = blocks("python")[0]
+    assert len(code.splitlines()) <= 10
+    (tmp_path / "snake.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (words,) = [words for words in COMMANDS if words[:3] == ["glu-bench", "train", "--plugin"]]
+    with monkeypatch.context() as patch:
+        patch.setattr(plugins, "_origins", {})
+        patch.setattr(activations, "ACTIVATIONS", dict(activations.ACTIVATIONS))
+        patch.setattr(plugins, "ACTIVATIONS", activations.ACTIVATIONS)
+        ended = call_command(*words[1:], *tiny_words, "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["variant"] == "snakeglu"
+
+
+def test_the_table_of_variants_is_that_of_the_files(call_command: Command) -> None:
+    (table,) = re.findall(r"variants --markdown` -->\n\n(.*?)\n<!-- end of variants -->", README, re.DOTALL)
+    assert table == call_command("variants", "--markdown").out
+
+
+def test_the_pictures_of_the_readme_are_there() -> None:
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures
+    assert all((REPO / picture).is_file() for picture in pictures)
 
 
 def test_the_names_the_readme_imports_are_public() -> None:
-    (code,) = blocks("python")
+    code = blocks("python")[1]
     assert set(re.findall(r"glu_bench\.(\w+)\(", code)) <= set(glu_bench.__all__)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from glu_bench.cli.completion import complete_variant
-from glu_bench.cli.options import AsJson, ConfigDir
+from glu_bench.cli.options import AsJson, ConfigDir, Plugins
 
 
 def variants(
@@ -19,86 +19,112 @@ def variants(
     ] = None,
     *,
     figure: Annotated[
-        Path | None, typer.Option("--figure", help="Draw it into a file as well: .svg, .png or .pdf.")
+        Path | None,
+        typer.Option("--figure", help="Draw it, or the whole family, into a file: .svg, .png or .pdf."),
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The family as a Markdown table.")] = False,
+    plugin: Plugins = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the variants, or show one: formula, source, drawing, width and parameters at each preset.
+    """List the variants, or show one: formula, constants, drawing, what is known of it, sizes.
 
     Example: glu-bench variants swiglu --figure swiglu.svg
     """
-    from glu_bench.config import list_group, load_config, read_variant
-    from glu_bench.errors import ConfigError
-    from glu_bench.ffn.matching import match_width
-    from glu_bench.show.console import make_stdout, print_json
-    from glu_bench.show.curves import render_curve
-    from glu_bench.show.figure import check_figure, write_figure
-    from glu_bench.show.tables import render_rows
+    from glu_bench.show.figure import check_figure
 
-    stdout = make_stdout()
-    if name is None:
-        if figure is not None:
-            raise ConfigError("--figure draws one variant: glu-bench variants swiglu --figure swiglu.svg")
-        family = [read_variant(each, config_dir) for each in list_group("variant", config_dir)]
-        family.sort(key=lambda v: (v.family, v.gated, v.name))
-        if as_json:
-            print_json({"variants": [dataclasses.asdict(variant) for variant in family]})
-        else:
-            rows = [(v.name, v.family, "gated" if v.gated else "", v.formula, v.source) for v in family]
-            columns = ("variant", "family", "", "hidden", "source")
-            stdout.print(render_rows(f"{len(rows)} variants", columns, rows, left=5))
-        return
-    variant = read_variant(name, config_dir)
     if figure is not None:
         check_figure(figure)  # before torch is waited for
-    from glu_bench.ffn.curve import sample_curve
-    from glu_bench.ffn.formula import make_formula
+    if name is None:
+        _show_family(figure, markdown, plugin or [], config_dir, as_json)
+    else:
+        _show_one(name, figure, plugin or [], config_dir, as_json)
 
-    curve = sample_curve(make_formula(variant))
+
+def _show_family(
+    figure: Path | None, markdown: bool, plugin: list[Path], config_dir: Path | None, as_json: bool
+) -> None:
+    from glu_bench.config import list_group, read_variant
+    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.variants import render_family, sort_family, write_markdown
+
+    family = sort_family(read_variant(each, config_dir) for each in list_group("variant", config_dir))
     if figure is not None:
-        write_figure(figure, variant, curve)
+        from glu_bench.ffn.curve import sample_curve
+        from glu_bench.ffn.formula import make_formula
+        from glu_bench.ffn.plugins import load_plugins
+        from glu_bench.show.figure import write_family_figure
+
+        load_plugins(plugin)
+        write_family_figure(
+            figure, [(each, sample_curve(make_formula(each), n_points=401)) for each in family]
+        )
+    if as_json:
+        listed = [dataclasses.asdict(variant) for variant in family]
+        print_json({"variants": listed, "figure": None if figure is None else str(figure)})
+    elif markdown:
+        print(write_markdown(family), end="")
+    else:
+        make_stdout().print(render_family(family))
+
+
+def _show_one(
+    name: str, figure: Path | None, plugin: list[Path], config_dir: Path | None, as_json: bool
+) -> None:
+    from glu_bench.config import list_group, load_config
+    from glu_bench.data.tokenizers import ByteTokenizer
+    from glu_bench.ffn.curve import sample_curve
+    from glu_bench.ffn.formula import load_variant
+    from glu_bench.ffn.matching import match_width
+    from glu_bench.ffn.plugins import load_plugins
+    from glu_bench.ffn.properties import find_properties
+    from glu_bench.lm.counts import count_model
+    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.curves import render_curve
+    from glu_bench.show.figure import write_figure
+    from glu_bench.show.variants import Size, render_sizes, render_variant
+
+    load_plugins(plugin)
+    formula = load_variant(name, config_dir)
+    curve = sample_curve(formula)
+    if figure is not None:
+        write_figure(figure, formula.spec, curve)
     sizes = []
     for preset in list_group("model", config_dir):
         config = load_config([f"variant={name}", f"model={preset}"], config_dir)
         model = config.model
-        receipt = match_width(variant, model.d_model, config.match, model.ffn_bias)
-        sizes.append((model, receipt))
-    sizes.sort(key=lambda size: size[0].n_layers * size[1].n_ffn_params)
+        receipt = match_width(formula.spec, model.d_model, config.match, model.ffn_bias)
+        sizes.append(Size(model=model, receipt=receipt, counts=count_model(config, ByteTokenizer.vocab_size)))
+    sizes.sort(key=lambda size: size.counts.n_ffn_params)
+    properties = find_properties(formula, sizes[0].receipt.d_ff)
     if as_json:
         listed = [
             {
-                "preset": model.preset,
-                "d_model": model.d_model,
-                "n_layers": model.n_layers,
-                "d_ff": receipt.d_ff,
-                "n_ffn_params": model.n_layers * receipt.n_ffn_params,
-                "match_residual": receipt.residual,
+                "preset": size.model.preset,
+                "d_model": size.model.d_model,
+                "n_layers": size.model.n_layers,
+                "d_ff": size.receipt.d_ff,
+                "n_ffn_params": size.counts.n_ffn_params,
+                "n_params": size.counts.n_params,
+                "flops_per_token": size.counts.flops_per_token,
+                "match_residual": size.receipt.residual,
             }
-            for model, receipt in sizes
+            for size in sizes
         ]
         print_json(
             {
-                "variant": dataclasses.asdict(variant),
+                "variant": dataclasses.asdict(formula.spec),
+                "learned": [dataclasses.asdict(each) for each in formula.learned],
+                "reduces": formula.reduces,
+                "properties": dataclasses.asdict(properties),
                 "sizes": listed,
                 "curve": dataclasses.asdict(curve),
                 "figure": None if figure is None else str(figure),
             }
         )
         return
-    facts = [(key, value) for key, value in dataclasses.asdict(variant).items() if value not in (None, "")]
-    stdout.print(render_rows(variant.name, ("", ""), facts[1:], left=2))
+    stdout = make_stdout()
+    stdout.print(render_variant(formula, properties))
     for line in render_curve(curve, stdout.width if stdout.is_terminal else 80):
         stdout.print(line)
-    widths = [
-        (
-            model.preset,
-            f"{model.d_model}x{model.n_layers}",
-            receipt.d_ff,
-            f"{model.n_layers * receipt.n_ffn_params:,}",
-            f"{receipt.residual:+.2%}",
-        )
-        for model, receipt in sizes
-    ]
-    columns = ("preset", "D x layers", "F", "FFN parameters", "residual")
-    stdout.print(render_rows("match=params", columns, widths))
+    stdout.print(render_sizes(sizes))

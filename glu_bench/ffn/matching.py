@@ -41,24 +41,25 @@ def match_width(variant: Variant, d_model: int, match: Match, bias: bool) -> Rec
     The baseline is the ungated block of width expansion*D with the same `bias`.
     """
     d_baseline = round(match.expansion * d_model)
-    n_in_baseline = 1
-    n_baseline = (n_in_baseline + 1) * d_model * d_baseline + (d_baseline + d_model if bias else 0)
-    if match.mode == "none":
-        assert match.d_ff is not None  # check_config saw to it
-        d_ff = match.d_ff
-    elif match.mode == "width":
-        d_ff = d_baseline
-    else:
-        d_ff = _solve_width(variant, d_model, n_baseline, match.multiple_of, bias)
-    n_params = count_ffn_params(variant, d_model, d_ff, bias)
-    return Receipt(
-        mode=match.mode,
-        d_ff=d_ff,
-        n_ffn_params=n_params,
-        n_baseline_params=n_baseline,
-        residual=n_params / n_baseline - 1,
-        flops_per_token=2 * _count_matrices(variant, d_model, d_ff),
+    n_baseline = 2 * d_model * d_baseline + (d_baseline + d_model if bias else 0)
+    if match.mode == "params":
+        return match_count(variant, d_model, n_baseline, match.multiple_of, bias)
+    d_ff = match.d_ff if match.mode == "none" else d_baseline
+    assert d_ff is not None  # check_config saw to it
+    return _make_receipt(match.mode, variant, d_model, d_ff, n_baseline, bias)
+
+
+def match_count(variant: Variant, d_model: int, n_params: int, multiple_of: int, bias: bool) -> Receipt:
+    """The width, a multiple of `multiple_of`, whose block comes nearest to `n_params` parameters."""
+    # the count is affine in F, so two values give the real solution; then the nearer multiple
+    n_at_0 = count_ffn_params(variant, d_model, 0, bias)
+    slope = count_ffn_params(variant, d_model, 1, bias) - n_at_0
+    below = max(1, int((n_params - n_at_0) / slope / multiple_of)) * multiple_of
+    d_ff = min(
+        (below, below + multiple_of),
+        key=lambda f: abs(count_ffn_params(variant, d_model, f, bias) - n_params),
     )
+    return _make_receipt("params", variant, d_model, d_ff, n_params, bias)
 
 
 def check_receipt(receipt: Receipt, allow_unmatched: bool = False) -> None:
@@ -74,15 +75,20 @@ def check_receipt(receipt: Receipt, allow_unmatched: bool = False) -> None:
         )
 
 
+def _make_receipt(
+    mode: str, variant: Variant, d_model: int, d_ff: int, n_baseline: int, bias: bool
+) -> Receipt:
+    n_params = count_ffn_params(variant, d_model, d_ff, bias)
+    return Receipt(
+        mode=mode,
+        d_ff=d_ff,
+        n_ffn_params=n_params,
+        n_baseline_params=n_baseline,
+        residual=n_params / n_baseline - 1,
+        flops_per_token=2 * _count_matrices(variant, d_model, d_ff),
+    )
+
+
 def _count_matrices(variant: Variant, d_model: int, d_ff: int) -> int:
     n_in = 2 if variant.gated else 1
     return (n_in + 1) * d_model * d_ff
-
-
-def _solve_width(variant: Variant, d_model: int, n_target: int, multiple_of: int, bias: bool) -> int:
-    # the count is affine in F, so two values give the real solution; then the nearer multiple
-    n_at_0 = count_ffn_params(variant, d_model, 0, bias)
-    slope = count_ffn_params(variant, d_model, 1, bias) - n_at_0
-    below = max(1, int((n_target - n_at_0) / slope / multiple_of)) * multiple_of
-    candidates = (below, below + multiple_of)
-    return min(candidates, key=lambda f: abs(count_ffn_params(variant, d_model, f, bias) - n_target))

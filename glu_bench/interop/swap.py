@@ -7,15 +7,14 @@ from torch import nn
 from glu_bench.errors import ConfigError
 from glu_bench.ffn.feedforward import FeedForward
 from glu_bench.ffn.formula import load_variant
-from glu_bench.ffn.matching import check_receipt, match_width
-from glu_bench.schema import Match
+from glu_bench.ffn.matching import check_receipt, match_count
 
 
 def swap_feedforward(hf_model: nn.Module, name: str, match: str = "params") -> nn.Module:
     """Replace every Llama-style MLP of a transformers model by the named variant, in place.
 
     An MLP is a module with gate_proj, up_proj and down_proj. With match="params" the new block has
-    the old one's parameter count (3 matrices of D*F there), with match="width" its width F. New
+    the old one's parameter count, with match="width" its width F. New
     weights are drawn by torch's default; device and dtype stay. Returns the same model.
     Raises: ConfigError for an unknown variant, if there is no such MLP, or none within 0.5 %.
     """
@@ -28,9 +27,8 @@ def swap_feedforward(hf_model: nn.Module, name: str, match: str = "params") -> n
             gate: nn.Linear = child.gate_proj  # type: ignore[assignment]
             d_model, d_ff, bias = gate.in_features, gate.out_features, gate.bias is not None
             if match == "params":
-                # 3 D F of a gated block are 2 D (1.5 F) of an ungated one
-                rule = Match(mode="params", expansion=1.5 * d_ff / d_model, multiple_of=1, d_ff=None)
-                receipt = match_width(formula.spec, d_model, rule, bias)
+                n_params = sum(parameter.numel() for parameter in child.parameters())
+                receipt = match_count(formula.spec, d_model, n_params, multiple_of=1, bias=bias)
                 check_receipt(receipt)
                 d_ff = receipt.d_ff
             elif match != "width":

@@ -1,15 +1,23 @@
-"""A variant's curve as a file for a paper, by matplotlib."""
+"""Curves of one variant, or of the family, as a file for a paper or a lesson, by matplotlib."""
 
 from __future__ import annotations
 
 import io
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glu_bench.errors import ConfigError
 from glu_bench.ffn.curve import Curve
 from glu_bench.files import make_folder, write_bytes
 from glu_bench.schema import Variant
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+N_COLUMNS = 6
 FORMATS = ("svg", "png", "pdf")
 
 
@@ -33,21 +41,67 @@ def write_figure(path: Path, variant: Variant, curve: Curve) -> None:
 
     Raises: ConfigError for an ending that is not known or if matplotlib is missing.
     """
-    ending = check_figure(path)
-    from matplotlib import rc_context
+    check_figure(path)
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+    axes = figure.subplots()
+    _draw(axes, curve)
+    axes.set_title(f"{variant.name}: {variant.formula}", parse_math=False, wrap=True)
+    axes.set_xlabel("gate" if curve.of == "gate" else "h")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def write_family_figure(path: Path, family: Sequence[tuple[Variant, Curve]]) -> None:
+    """Small multiples: each function of the family once, with its derivative, its variants and formula.
+
+    Raises: ConfigError for an ending that is not known or if matplotlib is missing.
+    """
+    check_figure(path)
+    from matplotlib.figure import Figure
+
+    panels = _group_by_curve(family)
+    n_rows = -(-len(panels) // N_COLUMNS)
+    figure = Figure(figsize=(2.2 * N_COLUMNS, 2.3 * n_rows + 0.4), layout="constrained")
+    grid = list(figure.subplots(n_rows, N_COLUMNS, sharex=True, sharey=True, squeeze=False).flat)
+    for axes, (variants, curve) in zip(grid, panels, strict=False):
+        _draw(axes, curve)
+        names = textwrap.fill(", ".join(variant.name for variant in variants), 34)
+        axes.set_title(names, fontsize=8, parse_math=False)
+        formula = textwrap.fill(variants[0].formula, 38)
+        axes.set_xlabel(formula, fontsize=6, parse_math=False, family="monospace")
+        axes.set_ylim(-1.5, 4.0)
+        axes.set_xticks((-4, -2, 0, 2, 4))
+        axes.tick_params(labelsize=7, labelbottom=True)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    handles = grid[0].get_lines()[2:]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def _group_by_curve(family: Sequence[tuple[Variant, Curve]]) -> list[tuple[list[Variant], Curve]]:
+    """Variants with one function between them, ungated ones first, as their formula is the function's."""
+    panels: dict[tuple[float, ...], tuple[list[Variant], Curve]] = {}
+    for variant, curve in family:
+        panels.setdefault(tuple(round(y, 9) for y in curve.values), ([], curve))[0].append(variant)
+    return [(sorted(variants, key=lambda v: v.gated), curve) for variants, curve in panels.values()]
+
+
+def _draw(axes: Axes, curve: Curve) -> None:
+    axes.axhline(0, color="0.8", linewidth=0.8)
+    axes.axvline(0, color="0.8", linewidth=0.8)
+    axes.plot(curve.x, curve.values, color="C0", label="function")
+    axes.plot(curve.x, curve.slopes, color="C1", linestyle="--", label="derivative")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from matplotlib import rc_context
+
+    ending = check_figure(path)
+    content = io.BytesIO()
     with rc_context({"svg.hashsalt": "glu-bench", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(5.0, 3.4), layout="constrained")
-        axes = figure.subplots()
-        axes.axhline(0, color="0.8", linewidth=0.8)
-        axes.axvline(0, color="0.8", linewidth=0.8)
-        axes.plot(curve.x, curve.values, color="C0", label="function")
-        axes.plot(curve.x, curve.slopes, color="C1", linestyle="--", label="derivative")
-        axes.set_title(f"{variant.name}: {variant.formula}", parse_math=False)
-        axes.set_xlabel("gate" if curve.of == "gate" else "h")
-        axes.legend(frameon=False)
-        content = io.BytesIO()
         figure.savefig(content, format=ending, dpi=200, metadata={"Date": None} if ending == "svg" else None)
     make_folder(path.parent)
     write_bytes(path, content.getvalue())

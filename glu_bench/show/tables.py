@@ -40,6 +40,8 @@ def render_result(record: Mapping[str, Any]) -> Table:
         ("parameters", f"{record['n_params']:,}"),
         ("in feed-forward", f"{record['n_ffn_params']:,} at F={record['d_ff']}"),
         ("match residual", f"{record['match_residual']:+.3%} of the ungated baseline's"),
+        ("FLOPs/token", f"{si(record['flops_per_token'])}, forward and backward"),
+        ("hidden RMS", f"{_span(record.get('hidden_rms_at_init'))} at the start, by layer"),
         (
             "trained",
             f"{record['tokens']:,} tokens in {record['steps']:,} steps, {duration(record['elapsed_s'])}",
@@ -55,6 +57,11 @@ def render_result(record: Mapping[str, Any]) -> Table:
     for name, value in rows:
         table.add_row(name, plain(value))
     return table
+
+
+def _span(values: Sequence[float] | None) -> str:
+    """First and last of the layers' numbers; runs of an early version have none."""
+    return "not recorded" if not values else " to ".join(f"{v:.3g}" for v in (values[0], values[-1]))
 
 
 def render_comparison(comparison: Comparison) -> Table:

@@ -1,14 +1,18 @@
-"""glu-bench variants NAME: the drawing and the figure."""
+"""glu-bench variants: the list, one in full, drawings and figures."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from glu_bench.config import list_group
+from glu_bench.ffn.formula import list_variants, load_variant
 
 Command = Callable[..., Any]
 
@@ -46,7 +50,7 @@ def test_a_figure_by_its_ending(call_command: Command, tmp_path: Path, ending: s
         assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("words", [("swiglu", "--figure", "a.gif"), ("--figure", "a.svg")])
+@pytest.mark.parametrize("words", [("swiglu", "--figure", "a.gif"), ("--figure", "a.txt")])
 def test_a_figure_that_cannot_be_is_one_line(call_command: Command, words: tuple[str, ...]) -> None:
     ended = call_command("variants", *words)
     assert ended.code == 2
@@ -60,3 +64,50 @@ def test_without_matplotlib_the_extra_is_named(
     ended = call_command("variants", "swiglu", "--figure", str(tmp_path / "a.svg"))
     assert ended.code == 2
     assert ended.err == "glu-bench: --figure needs matplotlib: pip install 'glu-bench[figures]'\n"
+
+
+def test_the_list_has_every_family_and_every_file(call_command: Command) -> None:
+    out = call_command("variants").out
+    for variant in (load_variant(name).spec for name in list_variants()):
+        assert f"  {variant.name} " in out
+        assert f"\n {variant.family} " in out
+    value = json.loads(call_command("variants", "--json").out)
+    assert len(value["variants"]) >= 40
+
+
+@pytest.mark.parametrize("name", ["swiglu_oai", "xielu", "solu", "swiglu_mult", "fatreglu"])
+def test_one_in_full_says_what_the_file_says(call_command: Command, name: str) -> None:
+    ended = call_command("variants", name)
+    formula = load_variant(name)
+    assert formula.spec.formula in ended.out
+    assert formula.spec.source in ended.out
+    for each in formula.learned:
+        assert f"{each.argument}, one a" in ended.out
+    for preset in list_group("model"):
+        assert f" {preset} " in ended.out
+
+
+def test_constants_bounds_and_sizes_of_swiglu_oai(call_command: Command) -> None:
+    out = " ".join(call_command("variants", "swiglu_oai").out.split())
+    assert "gate swish, beta 1.702" in out
+    assert "gate at most 7" in out
+    assert "up between -7 and 7" in out
+    assert "offset 1 added" in out
+    assert "nano 192x4 512 1,179,648 +0.000% 1,869,888 13.3M" in out
+    value = json.loads(call_command("variants", "swiglu_oai", "--json").out)
+    # 3 matrices of 192 x 512 in 4 layers, attention's 4 of 192 x 192, the head's 257 x 192, scores and mixing
+    matrices = 4 * (3 * 192 * 512 + 4 * 192 * 192) + 257 * 192
+    (nano,) = [size for size in value["sizes"] if size["preset"] == "nano"]
+    assert nano["flops_per_token"] == 3 * (2 * matrices + 4 * 4 * 256 * 192)
+    assert value["properties"]["upper_bound"] == pytest.approx(7, abs=1e-3)
+
+
+def test_the_family_is_drawn_each_function_once(call_command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "gates.svg"
+    assert call_command("variants", "--figure", str(path)).code == 0
+    drawn = path.read_text(encoding="utf-8")
+    for name in list_variants():
+        assert re.search(rf"\b{name}\b", drawn), name
+    assert "quick_gelu, quick_geglu" in drawn  # one function, one panel
+    assert "relu, reglu, drelu<" in drawn  # fatreglu has a step of its own
