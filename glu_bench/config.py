@@ -96,7 +96,7 @@ def read_variant(name: str, config_dir: Path | None = None) -> Variant:
         merged = OmegaConf.merge(OmegaConf.structured(Variant), read_yaml(path))
         variant = typing.cast(Variant, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_explain_omegaconf(error)}") from None
+        raise ConfigError(f"{path}: {_explain_omegaconf(error, 'variant.')}") from None
     rules.check_variant(variant)
     return variant
 
@@ -226,7 +226,8 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
             raise ConfigError(_explain_omegaconf(cause)) from None
         unknown = re.search(r"full_key: (\S+)", str(cause))
         if unknown:
-            raise ConfigError(f"{unknown[1]}: no such key{suggest(unknown[1], list_keys())}") from None
+            said = [line for line in str(cause).splitlines() if not line.startswith("In '")]
+            raise ConfigError(_explain_key(unknown[1], said[0])) from None
         raise ConfigError(" ".join(str(cause).split())) from None
 
 
@@ -264,15 +265,21 @@ def _refuse_interpolation(tree: Any, dotted: str = "") -> None:
         raise ConfigError(f"{dotted}: '${{' is not allowed; write the value itself")
 
 
-def _explain_omegaconf(error: BaseException) -> str:
+def _explain_omegaconf(error: BaseException, prefix: str = "") -> str:
     dotted = getattr(error, "full_key", None) or ""
     message = str(error).splitlines()[0]
+    return _explain_key(prefix + dotted, message) if dotted else message
+
+
+def _explain_key(dotted: str, message: str) -> str:
     keys = list_keys()
-    if dotted in keys:
-        return f"{dotted}: {message}; expected {_describe_key(dotted)}"
-    if dotted:
+    if dotted.rpartition(".")[0] in ARGUMENT_KEYS:
+        return f"{dotted}: {message}; expected a number"
+    if dotted not in keys:
         return f"{dotted}: no such key{suggest(dotted, keys)}"
-    return message
+    if "missing mandatory value" in message:
+        return f"{dotted} is missing; {keys[dotted].metadata['help']}"
+    return f"{dotted}: {message}; expected {_describe_key(dotted)}"
 
 
 def _list_roots(config_dir: Path | None) -> list[Path]:
@@ -377,9 +384,10 @@ def _check_type(dotted: str, value: Any) -> None:
 def _describe_key(dotted: str) -> str:
     """What a key takes, in words: `a number > 0`."""
     annotation = _key_types()[dotted]
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    words = [names.get(entry, "null" if entry is types.NoneType else "a list") for entry in allowed]
+    names |= {types.NoneType: "null", dict[str, float]: "numbers by name: {beta: 1.702}"}
+    words = [names.get(entry, "a list") for entry in allowed]
     metadata = list_keys()[dotted].metadata
     if metadata["choices"]:
         return "one of " + ", ".join(metadata["choices"])
