@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from glu_bench.ffn.feedforward import FeedForward, make_feedforward
+from glu_bench.ffn.feedforward import FeedForward, HiddenProjection, make_feedforward
 from glu_bench.ffn.formula import load_variant
 from tests.ffn.oracles import GATED, UNGATED
 
@@ -65,3 +65,67 @@ def test_gated_block_equals_torch_glu() -> None:
     gate, up = block.hidden.in_proj(x).chunk(2, dim=-1)
     hidden = torch.nn.functional.glu(torch.cat([up, gate], -1), dim=-1)
     torch.testing.assert_close(block(x), block.down(hidden))
+
+
+class GatedLinearUnit(torch.nn.Module):
+    """The unit of one of the two texts the project started from: value times gate, biases, no way down."""
+
+    def __init__(self, input_dim: int, output_dim: int, gate_activation: torch.nn.Module) -> None:
+        super().__init__()
+        self.linear_main = torch.nn.Linear(input_dim, output_dim)
+        self.linear_gate = torch.nn.Linear(input_dim, output_dim)
+        self.gate_activation = gate_activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        main: Tensor = self.linear_main(x)
+        return main * self.gate_activation(self.linear_gate(x))
+
+
+class SwiGLU(torch.nn.Module):
+    """The block of the other: not square, all three projections with biases."""
+
+    def __init__(self, input_dim: int, output_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = torch.nn.Linear(input_dim, 4 * output_dim)
+        self.value_proj = torch.nn.Linear(input_dim, 4 * output_dim)
+        self.output_proj = torch.nn.Linear(4 * output_dim, output_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.nn.functional.silu(self.gate_proj(x)) * self.value_proj(x)
+        y: Tensor = self.output_proj(hidden)
+        return y
+
+
+@torch.no_grad()
+def load_projections(into: torch.nn.Linear, gate: torch.nn.Linear, up: torch.nn.Linear) -> None:
+    into.weight.copy_(torch.cat([gate.weight, up.weight]))
+    into.bias.copy_(torch.cat([gate.bias, up.bias]))
+
+
+@pytest.mark.parametrize(
+    ("name", "gate"),
+    [
+        ("glu", torch.nn.Sigmoid()),
+        ("swiglu", torch.nn.SiLU()),
+        ("geglu", torch.nn.GELU()),
+        ("reglu", torch.nn.ReLU()),
+    ],
+)
+def test_a_gated_linear_unit_without_projection_down(name: str, gate: torch.nn.Module) -> None:
+    torch.manual_seed(0)
+    theirs = GatedLinearUnit(12, 7, gate)
+    ours = HiddenProjection(load_variant(name), 12, 7, bias=True)
+    load_projections(ours.in_proj, theirs.linear_gate, theirs.linear_main)
+    x = torch.randn(4, 12)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_swiglu_block_that_is_not_square(fast: bool) -> None:
+    torch.manual_seed(0)
+    theirs = SwiGLU(12, 7)
+    ours = FeedForward(load_variant("swiglu"), 12, 28, d_out=7, bias=True, fast=fast)
+    load_projections(ours.hidden.in_proj, theirs.gate_proj, theirs.value_proj)
+    ours.down.load_state_dict(theirs.output_proj.state_dict())
+    x = torch.randn(4, 12)
+    torch.testing.assert_close(ours(x), theirs(x))
