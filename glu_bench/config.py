@@ -8,7 +8,6 @@ mistake ends in one line that says what would work.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import re
 import types
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from glu_bench import rules, schema
 from glu_bench.errors import ConfigError, DataError, GluBenchError, suggest
-from glu_bench.schema import Config, Variant
+from glu_bench.schema import Config, Variant, describe_key, key_types, list_keys
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
@@ -113,19 +112,6 @@ def list_groups(config_dir: Path | None = None) -> list[str]:
     return sorted({path.name for root in roots for path in root.iterdir() if path.is_dir()})
 
 
-@functools.cache
-def list_keys() -> dict[str, dataclasses.Field[Any]]:
-    """Every dotted key with the field that describes it."""
-    keys: dict[str, dataclasses.Field[Any]] = {}
-    for entry in dataclasses.fields(Config):
-        group = _group_class(entry)
-        if group is None:
-            keys[entry.name] = entry
-        else:
-            keys.update({f"{entry.name}.{inner.name}": inner for inner in dataclasses.fields(group)})
-    return keys
-
-
 def expand_grid(overrides: Sequence[str], config_dir: Path | None = None) -> list[list[str]]:
     """Every combination of the swept values, the last word varying fastest.
 
@@ -151,6 +137,36 @@ def expand_grid(overrides: Sequence[str], config_dir: Path | None = None) -> lis
             raise ConfigError(f"{word}: {', '.join(twice)} stands there twice")
         axes.append([f"{name}={value}" for value in values])
     return [list(combination) for combination in itertools.product(*axes)]
+
+
+def read_setting(word: str, config_dir: Path | None = None) -> tuple[str, Any] | None:
+    """The key that a checked word sets and its value; None if it chooses a file of a group."""
+    from hydra.core.override_parser.types import QuotedString
+
+    (override,) = _parse_overrides([word])
+    if override.key_or_group in list_groups(config_dir):
+        return None
+    value: Any = override.value()
+    if isinstance(value, QuotedString):
+        value = value.text
+    elif isinstance(value, list):
+        value = [entry.text if isinstance(entry, QuotedString) else entry for entry in value]
+    return override.key_or_group, value
+
+
+def read_sweep(overrides: Sequence[str], config_dir: Path | None = None) -> list[str]:
+    """The sweep that the chosen experiment's file holds, as words, but for keys the overrides set.
+
+    Hydra's own place for it: hydra.sweeper.params, a mapping of keys to values.
+    """
+    given = {word.partition("=")[0] for word in overrides}
+    (name,) = [word.partition("=")[2] for word in overrides if word.startswith("experiment=")] or ("",)
+    for root in _list_roots(config_dir):
+        path = root / "experiment" / f"{name}.yaml"
+        if name and path.is_file():
+            params = read_yaml(path).get("hydra", {}).get("sweeper", {}).get("params", {})
+            return [f"{key}={value}" for key, value in params.items() if key not in given]
+    return []
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -247,7 +263,7 @@ def _finish(composed: Any) -> Config:
 def _make_nulls() -> dict[str, Any]:
     """Null for every nullable key of a group."""
     nulls: dict[str, dict[str, None]] = {}
-    for dotted, annotation in _key_types().items():
+    for dotted, annotation in key_types().items():
         group, _, name = dotted.rpartition(".")
         if types.NoneType in typing.get_args(annotation):
             nulls.setdefault(group, {})[name] = None
@@ -279,7 +295,7 @@ def _explain_key(dotted: str, message: str) -> str:
         return f"{dotted}: no such key{suggest(dotted, keys)}"
     if "missing mandatory value" in message:
         return f"{dotted} is missing; {keys[dotted].metadata['help']}"
-    return f"{dotted}: {message}; expected {_describe_key(dotted)}"
+    return f"{dotted}: {message}; expected {describe_key(dotted)}"
 
 
 def _list_roots(config_dir: Path | None) -> list[Path]:
@@ -366,7 +382,7 @@ def _check_type(dotted: str, value: Any) -> None:
 
     if isinstance(value, QuotedString):
         value = value.text
-    annotation = _key_types()[dotted]
+    annotation = key_types()[dotted]
     allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     fits = (
         (value is None and types.NoneType in allowed)
@@ -378,25 +394,7 @@ def _check_type(dotted: str, value: Any) -> None:
     )
     if not fits:
         shown = "null" if value is None else f"'{value}'" if value == "" else value
-        raise ConfigError(f"{dotted}={shown}: expected {_describe_key(dotted)}")
-
-
-def _describe_key(dotted: str) -> str:
-    """What a key takes, in words: `a number > 0`."""
-    annotation = _key_types()[dotted]
-    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    names |= {types.NoneType: "null", dict[str, float]: "numbers by name: {beta: 1.702}"}
-    words = [names.get(entry, "a list") for entry in allowed]
-    metadata = list_keys()[dotted].metadata
-    if metadata["choices"]:
-        return "one of " + ", ".join(metadata["choices"])
-    limits = [
-        f"{sign} {metadata[bound]:g}"
-        for sign, bound in ((">=", "low"), (">", "above"), ("<=", "high"), ("<", "below"))
-        if metadata[bound] is not None and metadata[bound] < 2**62
-    ]
-    return " or ".join(words) + ("" if not limits else " " + " and ".join(limits))
+        raise ConfigError(f"{dotted}={shown}: expected {describe_key(dotted)}")
 
 
 def _sweep_values(override: Override, config_dir: Path | None) -> Iterable[str]:
@@ -410,22 +408,3 @@ def _sweep_values(override: Override, config_dir: Path | None) -> Iterable[str]:
         return list(override.sweep_string_iterator())
     except HydraException as error:
         raise ConfigError(f"{override.input_line}: {error}") from None
-
-
-def _group_class(entry: dataclasses.Field[Any]) -> type | None:
-    kind = typing.get_type_hints(Config)[entry.name]
-    return kind if dataclasses.is_dataclass(kind) and isinstance(kind, type) else None
-
-
-@functools.cache
-def _key_types() -> dict[str, Any]:
-    hints: dict[str, Any] = {}
-    for entry in dataclasses.fields(Config):
-        group = _group_class(entry)
-        if group is None:
-            hints[entry.name] = typing.get_type_hints(Config)[entry.name]
-        else:
-            hints.update(
-                {f"{entry.name}.{name}": kind for name, kind in typing.get_type_hints(group).items()}
-            )
-    return hints

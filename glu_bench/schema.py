@@ -9,6 +9,9 @@ file need not repeat.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import types
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -299,3 +302,61 @@ def drop_absent(identity: dict[str, Any]) -> dict[str, Any]:
         for dotted, value in identity.items()
         if value is not None and not (dotted in neutral and neutral[dotted] == value)
     }
+
+
+@functools.cache
+def list_keys() -> dict[str, dataclasses.Field[Any]]:
+    """Every dotted key with the field that describes it."""
+    keys: dict[str, dataclasses.Field[Any]] = {}
+    for entry in dataclasses.fields(Config):
+        group = _group_class(entry)
+        if group is None:
+            keys[entry.name] = entry
+        else:
+            keys.update({f"{entry.name}.{inner.name}": inner for inner in dataclasses.fields(group)})
+    return keys
+
+
+@functools.cache
+def key_types() -> dict[str, Any]:
+    """Every dotted key with its annotated type."""
+    hints: dict[str, Any] = {}
+    for entry in dataclasses.fields(Config):
+        group = _group_class(entry)
+        if group is None:
+            hints[entry.name] = typing.get_type_hints(Config)[entry.name]
+        else:
+            hints.update(
+                {f"{entry.name}.{name}": kind for name, kind in typing.get_type_hints(group).items()}
+            )
+    return hints
+
+
+def is_number_key(dotted: str, value: Any) -> bool:
+    """Whether a whole number given to this key becomes a float."""
+    annotation = key_types()[dotted]
+    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return isinstance(value, int) and not isinstance(value, bool) and float in allowed
+
+
+def describe_key(dotted: str) -> str:
+    """What a key takes, in words: `a number > 0`."""
+    annotation = key_types()[dotted]
+    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    names |= {types.NoneType: "null", dict[str, float]: "numbers by name: {beta: 1.702}"}
+    words = [names.get(entry, "a list") for entry in allowed]
+    metadata = list_keys()[dotted].metadata
+    if metadata["choices"]:
+        return "one of " + ", ".join(metadata["choices"])
+    limits = [
+        f"{sign} {metadata[bound]:g}"
+        for sign, bound in ((">=", "low"), (">", "above"), ("<=", "high"), ("<", "below"))
+        if metadata[bound] is not None and metadata[bound] < 2**62
+    ]
+    return " or ".join(words) + ("" if not limits else " " + " and ".join(limits))
+
+
+def _group_class(entry: dataclasses.Field[Any]) -> type | None:
+    kind = typing.get_type_hints(Config)[entry.name]
+    return kind if dataclasses.is_dataclass(kind) and isinstance(kind, type) else None

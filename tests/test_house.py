@@ -15,8 +15,21 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "files", "keys", "schema", "rules", "config", "device", "allocator", "ffn", "lm", "data"),
-    *("runs", "evaluate", "train", "study", "cost", "interop", "show", "cli"),
+    *(
+        "errors",
+        "files",
+        "keys",
+        "schema",
+        "rules",
+        "config",
+        "grid",
+        "device",
+        "allocator",
+        "ffn",
+        "lm",
+        "data",
+    ),
+    *("data", "runs", "evaluate", "train", "study", "cost", "interop", "show", "cli"),
 )
 DOORS = {
     "hydra": ("config",),

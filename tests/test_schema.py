@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from glu_bench import rules, schema
-from glu_bench.config import list_group, list_keys
+from glu_bench.config import list_group
 from glu_bench.errors import ConfigError
+from glu_bench.schema import list_keys
 from tests.conftest import TinyConfig
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import typer
 
-from glu_bench.config import find_config_root, list_group, list_groups, list_keys
+from glu_bench.config import find_config_root, list_group, list_groups
 from glu_bench.errors import GluBenchError
+from glu_bench.schema import list_keys
 
 Offer = tuple[str, str]  # a whole word and what it means
 READ_ONLY = ("numerics_version",)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,11 @@ from glu_bench.cli.options import (
     Settings,
 )
 
+if TYPE_CHECKING:
+    from glu_bench.study.plan import Plan
+    from glu_bench.study.slots import Slot
+    from glu_bench.study.sweep import RunEnded
+
 
 def sweep(
     settings: Settings = None,
@@ -24,8 +29,27 @@ def sweep(
     name: Annotated[
         str | None, typer.Option("--name", help="The sweep's id; by default from its grid.")
     ] = None,
-    n_parallel: Annotated[int, typer.Option("-j", min=1, help="Runs at a time; cores are shared out.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    n_parallel: Annotated[
+        int | None,
+        typer.Option("-j", min=1, help="Runs at a time; by default what a short measurement says."),
+    ] = None,
+    per_gpu: Annotated[int, typer.Option("--per-gpu", min=1, help="Runs at a time on each GPU.")] = 1,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed before.")
+    ] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Add what is new in the grid to the sweep of that --name.")
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop after the first failure.")] = False,
+    run_timeout: Annotated[
+        float | None, typer.Option("--run-timeout", min=0, help="End a run after so many seconds.")
+    ] = None,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", min=0, help="Stop after so many hours; go on later.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and what it will cost, and stop.")
+    ] = False,
     allow_unmatched: AllowUnmatched = False,
     plugin: Plugins = None,
     config_dir: ConfigDir = None,
@@ -37,13 +61,11 @@ def sweep(
 
     Example: glu-bench sweep variant=relu,gelu,geglu,swiglu seed=0,1 train=quick
     """
-    from glu_bench.errors import SweepIncompleteError
     from glu_bench.ffn.plugins import load_plugins
-    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.console import make_stderr, plain
     from glu_bench.show.sweep import SweepScreen
-    from glu_bench.show.tables import render_rows
     from glu_bench.study.plan import make_plan
-    from glu_bench.study.sweep import RunEnded, run_plan
+    from glu_bench.study.sweep import Limits, RunEnded, run_plan
 
     load_plugins(plugin or [])
     plan = make_plan(
@@ -52,49 +74,132 @@ def sweep(
         name=name,
         config_dir=config_dir,
         allow_unmatched=allow_unmatched,
+        extend=extend,
         write=not dry_run,
     )
-    if dry_run:
-        if as_json:
-            runs = [{"run_id": planned.run_id, "words": planned.words} for planned in plan.runs]
-            print_json({"sweep_id": plan.sweep_id, "planned": len(runs), "runs": runs})
-        else:
-            rows = [(p.run_id, plan.run(p).status(), " ".join(p.words)) for p in plan.runs]
-            make_stdout().print(render_rows(plan.sweep_id, ("run", "status", "settings"), rows, left=3))
-        return
-    extra = ["--config-dir", str(config_dir)] if config_dir else []
+    extra = ["--config-dir", str(config_dir.resolve())] if config_dir else []
     extra += ["--allow-unmatched"] if allow_unmatched else []
     extra += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
-    ended: list[RunEnded] = []
+    if dry_run:
+        _show_plan(plan, extra, as_json, quiet)
+        return
     stderr = make_stderr()
+    slots, remark = _choose_slots(plan, n_parallel, per_gpu)
+    if remark and not quiet:
+        stderr.print(plain(remark))
+    limits = Limits(
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
+        run_timeout_s=run_timeout,
+        max_s=None if max_hours is None else 3600 * max_hours,
+    )
+    ended: list[RunEnded] = []
     with SweepScreen(stderr, plan, quiet) as screen:
-        for event in run_plan(plan, n_parallel=n_parallel, extra_words=tuple(extra)):
+        for event in run_plan(plan, slots=slots, limits=limits, extra_words=tuple(extra)):
             screen.show(event)
             if isinstance(event, RunEnded):
                 ended.append(event)
-    failed = [event for event in ended if event.status not in ("complete", "skipped")]
-    counts = {status: sum(event.status == status for event in ended) for status in ("complete", "skipped")}
+    _report(plan, ended, as_json, quiet)
+
+
+def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[list[Slot], str | None]:
+    """Where runs go, and a remark if a measurement decided it."""
+    import torch
+
+    from glu_bench.cost.estimate import choose_parallel
+    from glu_bench.study.slots import make_slots
+
+    pending = [p.config for p in plan.runs if p.config and plan.run(p).outcome() != "complete"]
+    n_gpus = torch.cuda.device_count() if any(c.train.device != "cpu" for c in pending) else 0
+    if n_gpus:
+        return make_slots(n_parallel or n_gpus * per_gpu, n_gpus, per_gpu), None
+    if n_parallel is not None or not pending:
+        return make_slots(n_parallel or 1), None
+    chosen, gain = choose_parallel(pending[0], len(pending))
+    if gain is None:
+        return make_slots(chosen), None
+    how = f"{chosen} runs at a time" if chosen > 1 else "one run at a time"
+    return make_slots(chosen), f"{how}: a thread each would give {gain:.2f} times the tokens/s of all in one"
+
+
+def _show_plan(plan: Plan, extra: list[str], as_json: bool, quiet: bool) -> None:
+    """The plan and what is left of it will cost; with --json a command a run for any scheduler."""
+    from glu_bench.config import load_config
+    from glu_bench.cost.estimate import estimate_runs
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.numbers import binary_size, duration, si
+    from glu_bench.show.tables import render_rows
+
+    pending = [planned for planned in plan.runs if plan.run(planned).outcome() != "complete"]
+    if not quiet:
+        make_stderr().print(plain("timing a few steps of each shape …"))
+    configs = [planned.config or load_config(planned.words) for planned in pending]
+    estimates = dict(zip(pending, estimate_runs(configs, calibrate=not quiet), strict=True))
+    output_dir = str(plan.folder.parent.parent.resolve())
+    listed, rows = [], []
+    for planned in plan.runs:
+        status, found = plan.run(planned).status(), estimates.get(planned)
+        command = ["glu-bench", "train", *planned.words, *extra, "--output-dir", output_dir, "--quiet"]
+        entry = {"run_id": planned.run_id, "status": status, "words": planned.words, "command": command}
+        cost = (found.flops, found.elapsed_s, found.disk_bytes) if found else (0, 0.0, 0)
+        listed.append(entry | dict(zip(("flops", "elapsed_s", "disk_bytes"), cost, strict=True)))
+        cells = (
+            (si(found.flops), duration(found.elapsed_s), binary_size(found.disk_bytes))
+            if found
+            else ("", "", "")
+        )
+        rows.append((planned.run_id, status, " ".join(planned.words), *cells))
+    flops = sum(found.flops for found in estimates.values())
+    elapsed_s = None if quiet else sum(found.elapsed_s or 0.0 for found in estimates.values())
+    disk_bytes = sum(found.disk_bytes for found in estimates.values())
     if as_json:
+        totals = {"flops": flops, "elapsed_s": elapsed_s, "disk_bytes": disk_bytes}
         print_json(
             {
                 "sweep_id": plan.sweep_id,
-                "planned": len(plan.runs),
-                **counts,
-                "failed": [
-                    {"run_id": e.planned.run_id, "status": e.status, "reason": e.reason} for e in failed
-                ],
+                "planned": len(listed),
+                "pending": len(pending),
+                **totals,
+                "runs": listed,
             }
         )
+        return
+    columns = ("run", "status", "settings", "FLOPs", "time", "disk")
+    make_stdout().print(render_rows(plan.sweep_id, columns, rows, left=3))
+    make_stdout().print(
+        plain(
+            f"{len(pending)} of {len(plan.runs)} runs left: {si(flops)} FLOPs, {duration(elapsed_s)} one by one on "
+            f"this machine, {binary_size(disk_bytes)} of checkpoints"
+        )
+    )
+
+
+def _report(plan: Plan, ended: list[RunEnded], as_json: bool, quiet: bool) -> None:
+    """What became of every run. Raises: SweepIncompleteError naming those that did not finish."""
+    from glu_bench.errors import SweepIncompleteError
+    from glu_bench.show.console import make_stderr, plain, print_json
+
+    failed = [event for event in ended if event.status not in ("complete", "skipped")]
+    counts = {status: sum(event.status == status for event in ended) for status in ("complete", "skipped")}
+    n_not_begun = len(plan.runs) - len(ended)
+    if as_json:
+        listed = [{"run_id": e.planned.run_id, "status": e.status, "reason": e.reason} for e in failed]
+        totals = {"sweep_id": plan.sweep_id, "planned": len(plan.runs), **counts}
+        print_json({**totals, "failed": listed, "not_begun": n_not_begun})
     elif not quiet:
+        stderr = make_stderr()
         stderr.print(
             plain(
                 f"{plan.sweep_id}: {len(plan.runs)} planned, {counts['complete']} trained, "
                 f"{counts['skipped']} complete already, {len(failed)} failed"
+                + (f", {n_not_begun} not begun" if n_not_begun else "")
             )
         )
         stderr.print(plain(f"compare them: glu-bench compare {plan.sweep_id}"))
-    if failed:
+    if failed or n_not_begun:
         lines = [f"  {e.planned.run_id}: {e.status}, {e.reason}; log: {e.log}" for e in failed]
+        if n_not_begun:
+            lines.append(f"  {n_not_begun} not begun; the same command goes on")
         raise SweepIncompleteError(
-            "\n".join([f"{len(failed)} of {len(plan.runs)} runs did not finish", *lines])
+            "\n".join([f"{len(failed) + n_not_begun} of {len(plan.runs)} runs did not finish", *lines])
         )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from glu_bench import schema
-from glu_bench.config import list_keys
 from glu_bench.errors import ConfigError, suggest
 from glu_bench.runs.folder import Run
+from glu_bench.schema import list_keys
 
 # what a group is called by: variant=swiglu means variant.name=swiglu
 LABELS = {

@@ -13,24 +13,31 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench import schema
-from glu_bench.config import expand_grid, load_config
 from glu_bench.data.prepared import TokenSet, prepare_tokens
 from glu_bench.device import resolve_train
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import check_receipt, match_width
 from glu_bench.ffn.plugins import find_plugins
-from glu_bench.files import dump_json, make_folder, read_json, sha256_bytes, write_json
+from glu_bench.files import dump_json, make_folder, sha256_bytes
+from glu_bench.grid import load_grid
 from glu_bench.runs.folder import Run, make_identity, make_run_id
+from glu_bench.runs.record import read_record, write_record
+
+MAX_SHOWN = 8  # runs of a refused change that are named
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: its id, the words that make it, and what determines its result."""
+    """One run of a sweep: its id, the words that make it, and what determines its result.
+
+    `config` is there only when the plan was just made, not when it was read.
+    """
 
     run_id: str
     words: tuple[str, ...]
     identity: dict[str, Any] = field(compare=False, default_factory=dict)
+    config: schema.Config | None = field(compare=False, default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -53,30 +60,45 @@ def make_plan(
     name: str | None = None,
     config_dir: Path | None = None,
     allow_unmatched: bool = False,
+    extend: bool = False,
     write: bool = True,
 ) -> Plan:
     """Every combination of the swept values, checked; texts are tokenised, nothing is trained.
 
+    `extend` adds what is new to a plan of that name, which keeps all it has.
     Raises: ConfigError for a grid that cannot run, the same run twice, or a name in use for
     another grid.
     """
     runs: list[PlannedRun] = []
+    seen: dict[str, PlannedRun] = {}
     prepared: dict[str, TokenSet] = {}
-    for words in expand_grid(overrides, config_dir):
-        config = load_config(words, config_dir)
+    for words, config in load_grid(overrides, config_dir):
         make_formula(config.variant)  # an unknown function is said before anything starts
         receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
         check_receipt(receipt, allow_unmatched)
         run_id, identity = _identify(config, prepared)
-        same = next((planned for planned in runs if planned.run_id == run_id), None)
-        if same is not None:
-            raise ConfigError(f"the same run twice: {' '.join(same.words)} and {' '.join(words)}")
-        runs.append(PlannedRun(run_id, tuple(words), identity))
+        if run_id in seen:
+            raise ConfigError(f"the same run twice: {' '.join(seen[run_id].words)} and {' '.join(words)}")
+        seen[run_id] = PlannedRun(run_id, tuple(words), identity, config)
+        runs.append(seen[run_id])
     grid = dump_json({"runs": [planned.run_id for planned in runs]})
     sweep_id = name or f"sweep-{sha256_bytes(grid.encode())[:10]}"
     if "/" in sweep_id or sweep_id.startswith("."):
         raise ConfigError(f"--name {sweep_id}: a plain folder name, without '/' or a leading '.'")
     plan = Plan(sweep_id, output_dir / "sweeps" / sweep_id, runs)
+    if (plan.folder / "plan.json").exists():
+        before = load_plan(plan.folder).runs
+        known = {planned.run_id for planned in before}
+        new = [planned for planned in runs if planned.run_id not in known]
+        gone = [planned for planned in before if planned.run_id not in seen]
+        if not extend and (new or gone):
+            raise ConfigError(_describe_change(plan.sweep_id, new, gone))
+        kept = [seen.get(planned.run_id, planned) for planned in before]
+        plan = Plan(sweep_id, plan.folder, [*kept, *new])
+        if not new:
+            return plan
+    elif extend:
+        raise ConfigError(f"--extend: there is no sweep {sweep_id} under {output_dir}/sweeps to extend")
     if write:
         _write_plan(plan)
     return plan
@@ -85,9 +107,9 @@ def make_plan(
 def load_plan(folder: Path) -> Plan:
     """The plan in a sweep's folder.
 
-    Raises: DataError if it is missing or broken.
+    Raises: DataError if it is missing, broken or was edited.
     """
-    record = read_json(folder / "plan.json")
+    record = read_record(folder / "plan.json")
     try:
         runs = [
             PlannedRun(str(entry["run_id"]), tuple(map(str, entry["words"])), dict(entry["identity"]))
@@ -131,24 +153,25 @@ def find_plan(text: str, output_dir: Path) -> Plan:
 
 
 def _write_plan(plan: Plan) -> None:
+    make_folder(plan.folder)
     record = {
         "schema_version": 1,
         "sweep_id": plan.sweep_id,
-        "runs": [dataclasses.asdict(planned) for planned in plan.runs],
+        "runs": [{"run_id": p.run_id, "words": p.words, "identity": p.identity} for p in plan.runs],
     }
-    make_folder(plan.folder)
-    path = plan.folder / "plan.json"
-    if not path.exists():
-        write_json(path, record)
-        return
-    before = {planned.run_id for planned in load_plan(plan.folder).runs}
-    now = {planned.run_id for planned in plan.runs}
-    if before != now:
-        gone, new = sorted(before - now), sorted(now - before)
-        parts = [f"{len(ids)} {word} ({ids[0]}, …)" for ids, word in ((gone, "gone"), (new, "new")) if ids]
-        raise ConfigError(
-            f"sweep {plan.sweep_id} has another grid: {', '.join(parts)}; choose another --name"
-        )
+    write_record(plan.folder / "plan.json", record)
+
+
+def _describe_change(sweep_id: str, new: list[PlannedRun], gone: list[PlannedRun]) -> str:
+    lines = [
+        f"  {sign} {' '.join(planned.words)}"
+        for sign, runs in (("+", new), ("-", gone))
+        for planned in runs[:MAX_SHOWN]
+    ]
+    n_more = len(new) + len(gone) - len(lines)
+    lines += [f"  … and {n_more} more"] if n_more else []
+    what = f"sweep {sweep_id} has another grid, {len(new)} runs new and {len(gone)} gone"
+    return "\n".join([f"{what}; --extend adds the new ones, or choose another --name", *lines])
 
 
 def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> tuple[str, dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Running a plan on this machine: a pool of subprocesses, each one `glu-bench train`.
 
-A run that fails, is killed or diverges touches no other. What happened is read from the run
-folders, never from what a process says of itself. The same sweep again does what is left.
+A run that fails, hangs, is killed or diverges touches no other. What happened is read from the
+run folders, never from what a process says of itself. The same sweep again does what is left,
+and two of them at once share the work: a run belongs to whoever holds its folder's lock.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glu_bench.errors import InterruptedRunError
-from glu_bench.files import hold_lock, make_folder
+from glu_bench.errors import BusyError, InterruptedRunError
+from glu_bench.files import is_locked, make_folder, write_json
+from glu_bench.runs.folder import Run
 from glu_bench.study.plan import Plan, PlannedRun
+from glu_bench.study.slots import Slot
 
 POLL_S = 0.2
+ALONE = (Slot(),)  # one run at a time, on all cores
+GRACE_S = 10.0  # from asking a run to save and end until it is killed
 
 
 @dataclass(frozen=True)
@@ -50,63 +55,147 @@ class Tick:
 SweepEvent = RunStarted | RunEnded | Tick
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a sweep gives up: on a run, or altogether."""
+
+    retry_failed: bool = False
+    fail_fast: bool = False
+    run_timeout_s: float | None = None
+    max_s: float | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(kw_only=True)
+class _Flight:
+    process: subprocess.Popen[bytes]
+    slot: Slot
+    began: float
+    timed_out: bool = False
+
+
 def run_plan(
     plan: Plan,
     *,
-    n_parallel: int = 1,
+    slots: Sequence[Slot] = ALONE,
+    limits: Limits = NO_LIMITS,
     extra_words: tuple[str, ...] = (),
 ) -> Iterator[SweepEvent]:
-    """Execute what is left of a plan, `n_parallel` at a time; yields what happens.
+    """Execute what is left of a plan, a run a slot at a time; yields what happens.
 
-    `extra_words` are options added to every train command, such as --config-dir.
+    A run that failed before is tried again only with `limits.retry_failed`; one that was
+    interrupted or killed goes on. `extra_words` are options added to every train command.
     Raises: InterruptedRunError after SIGINT or SIGTERM, once the runs in flight have saved.
     """
-    with hold_lock(plan.folder):
-        yield from _run_plan(plan, n_parallel, extra_words)
-
-
-def _run_plan(plan: Plan, n_parallel: int, extra_words: tuple[str, ...]) -> Iterator[SweepEvent]:
     waiting: list[PlannedRun] = []
     for planned in plan.runs:
-        if plan.run(planned).outcome() == "complete":
-            yield RunEnded(planned, "skipped", None, None)
-        else:
+        settled = _settle(plan, planned, limits.retry_failed)
+        if settled is None:
             waiting.append(planned)
-    in_flight: dict[PlannedRun, subprocess.Popen[bytes]] = {}
-    stop: list[int] = []
-
-    def forward(number: int, frame: object) -> None:
-        stop.append(number)
-        for process in in_flight.values():
-            process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        else:
+            yield settled
+    pool = _Pool(plan, list(slots), limits, extra_words)
+    before = {number: signal.signal(number, pool.hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while waiting or in_flight:
-            while waiting and len(in_flight) < n_parallel and not stop:
-                planned = waiting.pop(0)
-                in_flight[planned] = _start(plan, planned, n_parallel, extra_words)
-                yield RunStarted(planned)
-            for planned, process in list(in_flight.items()):
-                if process.poll() is not None:
-                    del in_flight[planned]
-                    yield _judge(plan, planned, process.returncode)
-            if stop and not in_flight:
-                number = signal.Signals(stop[0])
-                raise InterruptedRunError(
-                    f"{plan.sweep_id}: stopped by {number.name}, {len(waiting)} runs not begun; "
-                    "the same command goes on",
-                    number,
-                )
-            if in_flight:
-                yield Tick(list(in_flight))
-                time.sleep(POLL_S)
+        yield from pool.run(waiting)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        for process in in_flight.values():  # only if the caller broke off
-            process.kill()
-            process.wait()
+        pool.kill()  # only if the caller broke off
+
+
+class _Pool:
+    """The runs in flight, and why no more may start."""
+
+    def __init__(self, plan: Plan, slots: list[Slot], limits: Limits, extra_words: tuple[str, ...]) -> None:
+        self.plan, self.limits, self.extra_words = plan, limits, extra_words
+        self.free = slots
+        self.flights: dict[PlannedRun, _Flight] = {}
+        self.signal: int | None = None
+        self.stopping = False
+
+    def hear(self, number: int, frame: object) -> None:
+        """A signal to this process: the runs get it too and save."""
+        self.signal = number
+        self.stop(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Start no more, and ask those in flight to save and end."""
+        self.stopping = True
+        for flight in self.flights.values():
+            flight.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End every process at once."""
+        for flight in self.flights.values():
+            flight.process.kill()
+            flight.process.wait()
+
+    def run(self, waiting: list[PlannedRun]) -> Iterator[SweepEvent]:
+        """Start, watch and judge until nothing is left to do."""
+        began = time.monotonic()
+        while (waiting and not self.stopping) or self.flights:
+            yield from self._start_some(waiting)
+            for planned, flight in list(self.flights.items()):
+                code = flight.process.poll()
+                if code is None:
+                    self._check_timeout(flight)
+                    continue
+                del self.flights[planned]
+                self.free.append(flight.slot)
+                if code == BusyError.exit_code:
+                    waiting.append(planned)  # another sweep was quicker; see what becomes of it
+                    continue
+                ended = _judge(self.plan, planned, code, self._reason_for_end(flight))
+                yield ended
+                if self.limits.fail_fast and ended.status not in ("complete", "interrupted"):
+                    self.stop()
+            late = self.limits.max_s is not None and time.monotonic() - began > self.limits.max_s
+            if late and not self.stopping:
+                self.stop()
+            if self.flights or (waiting and not self.stopping):
+                yield Tick(list(self.flights))
+                time.sleep(POLL_S)
+        if self.signal is not None:
+            number = signal.Signals(self.signal)
+            raise InterruptedRunError(
+                f"{self.plan.sweep_id}: stopped by {number.name}, {len(waiting)} runs not begun; "
+                "the same command goes on",
+                number,
+            )
+
+    def _start_some(self, waiting: list[PlannedRun]) -> Iterator[SweepEvent]:
+        for planned in list(waiting):
+            if not self.free or self.stopping:
+                return
+            if is_locked(self.plan.run(planned).path):
+                continue  # another process trains it
+            waiting.remove(planned)
+            # between the plan and now another sweep may have done it
+            settled = _settle(self.plan, planned, self.limits.retry_failed)
+            if settled is not None:
+                yield settled
+                continue
+            slot = self.free.pop(0)
+            process = _start(self.plan, planned, slot, self.extra_words)
+            self.flights[planned] = _Flight(process=process, slot=slot, began=time.monotonic())
+            yield RunStarted(planned)
+
+    def _check_timeout(self, flight: _Flight) -> None:
+        limit = self.limits.run_timeout_s
+        if limit is None:
+            return
+        elapsed_s = time.monotonic() - flight.began
+        if elapsed_s > limit + GRACE_S:
+            flight.process.kill()
+        elif elapsed_s > limit and not flight.timed_out:
+            flight.timed_out = True
+            flight.process.terminate()
+
+    def _reason_for_end(self, flight: _Flight) -> str | None:
+        return f"timeout: more than {self.limits.run_timeout_s:g} s" if flight.timed_out else None
 
 
 def log_path(plan: Plan, planned: PlannedRun) -> Path:
@@ -114,14 +203,26 @@ def log_path(plan: Plan, planned: PlannedRun) -> Path:
     return plan.folder / "logs" / f"{planned.run_id}.log"
 
 
+def _settle(plan: Plan, planned: PlannedRun, retry_failed: bool) -> RunEnded | None:
+    """How a run ended before, if nothing is to be done about it now."""
+    run = plan.run(planned)
+    outcome = run.outcome()
+    if outcome == "complete":
+        return RunEnded(planned, "skipped", None, None)
+    if outcome == "diverged" or (outcome == "failed" and not retry_failed):
+        failure = run.failure() or {}
+        hint = "--retry-failed tries it again" if outcome == "failed" else "it would again"
+        return RunEnded(planned, outcome, f"{failure.get('reason')}, before; {hint}", log_path(plan, planned))
+    return None
+
+
 def _start(
-    plan: Plan, planned: PlannedRun, n_parallel: int, extra_words: tuple[str, ...]
+    plan: Plan, planned: PlannedRun, slot: Slot, extra_words: tuple[str, ...]
 ) -> subprocess.Popen[bytes]:
     log = log_path(plan, planned)
     make_folder(log.parent)
-    words = list(planned.words)
-    if n_parallel > 1 and not any(word.startswith("train.threads=") for word in words):
-        words.append(f"train.threads={max(1, (os.cpu_count() or 1) // n_parallel)}")
+    given = {word.partition("=")[0] for word in planned.words}
+    words = [*planned.words, *(word for word in slot.words if word.partition("=")[0] not in given)]
     command = [sys.executable, "-m", "glu_bench", "train", *words, *extra_words]
     command += ["--output-dir", str(plan.folder.parent.parent), "--quiet"]
     with log.open("wb") as file:
@@ -130,7 +231,8 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the runs once, through `forward`
+            env={**os.environ, **slot.env},
+            start_new_session=True,  # Ctrl-C reaches the runs once, through `hear`
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
 
@@ -140,10 +242,14 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
-def _judge(plan: Plan, planned: PlannedRun, code: int) -> RunEnded:
+def _judge(plan: Plan, planned: PlannedRun, code: int, reason: str | None) -> RunEnded:
+    """What became of a run whose process ended; a failure it could not record itself is recorded."""
     run, log = plan.run(planned), log_path(plan, planned)
     if run.outcome() == "complete":
         return RunEnded(planned, "complete", None, log)
+    if reason is not None:
+        _record_failure(run, reason)
+        return RunEnded(planned, "timeout", reason, log)
     if code < 0:
         name = signal.Signals(-code).name
         hint = " (possibly out of memory)" if -code == signal.SIGKILL else ""
@@ -154,4 +260,12 @@ def _judge(plan: Plan, planned: PlannedRun, code: int) -> RunEnded:
     if code in (130, 143):
         return RunEnded(planned, "interrupted", f"exit {code}", log)
     lines = log.read_text(errors="replace").strip().splitlines()
-    return RunEnded(planned, "failed", f"exit {code}: {lines[-1] if lines else 'no output'}", log)
+    reason = f"exit {code}: {lines[-1] if lines else 'no output'}"
+    _record_failure(run, reason)
+    return RunEnded(planned, "failed", reason, log)
+
+
+def _record_failure(run: Run, reason: str) -> None:
+    # a run that ended before it had a folder is simply tried again
+    if (run.path / "environment.json").exists():
+        write_json(run.path / "failure.json", {"status": "failed", "reason": reason})

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from glu_bench.cli.completion import list_offers
-from glu_bench.config import list_group, list_groups, list_keys
+from glu_bench.config import list_group, list_groups
 from glu_bench.runs.folder import Run
+from glu_bench.schema import list_keys
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from glu_bench import schema
-from glu_bench.config import list_keys, render_config
+from glu_bench.config import render_config
 from glu_bench.errors import ConfigError, DataError, DivergedError, InterruptedRunError
 from glu_bench.files import hold_lock
 from glu_bench.lm.decoder import make_decoder
@@ -31,6 +31,7 @@ from glu_bench.runs.folder import (
     open_run,
     restart_run,
 )
+from glu_bench.schema import list_keys
 from tests.conftest import StopAt, TinyConfig, Train
 
 

@@ -1,0 +1,62 @@
+"""A sweep's configurations: the grid of its words, each composed at the cost of a copy.
+
+All cells of a grid set the same keys, so cells that choose the same files differ in plain values
+alone: the first is composed by Hydra, the others are copies with those values set.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from glu_bench.config import ARGUMENT_KEYS, expand_grid, load_config, read_setting, read_sweep
+from glu_bench.rules import check_config
+from glu_bench.schema import Config, is_number_key
+
+Setting = tuple[str, Any] | None
+
+
+def load_grid(overrides: Sequence[str], config_dir: Path | None = None) -> Iterator[tuple[list[str], Config]]:
+    """Every combination of the swept values with its checked configuration, as `load_config` gives it.
+
+    An experiment's file may hold a whole sweep; words given beside it replace its own.
+    Raises: ConfigError as `expand_grid` and `load_config` do.
+    """
+    settings: dict[str, Setting] = {}
+    first: dict[tuple[str, ...], tuple[list[str], Config]] = {}
+    for words in expand_grid([*read_sweep(overrides, config_dir), *overrides], config_dir):
+        for word in words:
+            if word not in settings:
+                settings[word] = read_setting(word, config_dir)
+        choices = tuple(word for word in words if settings[word] is None)
+        if choices not in first:
+            first[choices] = (words, load_config(words, config_dir))
+            yield words, copy.deepcopy(first[choices][1])
+            continue
+        first_words, first_config = first[choices]
+        config = copy.deepcopy(first_config)
+        for word in set(words).difference(first_words):
+            setting = settings[word]
+            assert setting is not None  # words that choose files are equal here
+            _set(config, *setting)
+        check_config(config)
+        yield words, config
+
+
+def _set(config: Config, dotted: str, value: Any) -> None:
+    """Give a key its value as composing would: whole numbers become floats, words text."""
+    place, _, name = dotted.rpartition(".")
+    if place in ARGUMENT_KEYS:
+        group, _, arguments = place.partition(".")
+        getattr(getattr(config, group), arguments)[name] = float(value)
+        return
+    holder = getattr(config, place) if place else config
+    if dotted == "train.compile":
+        value = str(value).lower()
+    elif is_number_key(dotted, value):
+        value = float(value)
+    elif value is not None and isinstance(getattr(holder, name), str):
+        value = str(value)
+    setattr(holder, name, value)
