@@ -166,12 +166,10 @@ def _show_plan(plan: Plan, extra: list[str], as_json: bool, quiet: bool) -> None
         return
     columns = ("run", "status", "settings", "FLOPs", "time", "disk")
     make_stdout().print(render_rows(plan.sweep_id, columns, rows, left=3))
-    make_stdout().print(
-        plain(
-            f"{len(pending)} of {len(plan.runs)} runs left: {si(flops)} FLOPs, {duration(elapsed_s)} one by one on "
-            f"this machine, {binary_size(disk_bytes)} of checkpoints"
-        )
+    left = (
+        f"{len(pending)} of {len(plan.runs)} runs left: {si(flops)} FLOPs, {duration(elapsed_s)} one by one"
     )
+    make_stdout().print(plain(f"{left} on this machine, {binary_size(disk_bytes)} of checkpoints"))
 
 
 def _report(plan: Plan, ended: list[RunEnded], as_json: bool, quiet: bool) -> None:

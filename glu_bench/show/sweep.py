@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from glu_bench.errors import DataError, show_controls
 from glu_bench.show.console import is_live, plain
-from glu_bench.show.numbers import si
+from glu_bench.show.numbers import duration, si
 from glu_bench.study.plan import Plan, PlannedRun
 from glu_bench.study.sweep import RunEnded, RunStarted, SweepEvent, Tick
 
@@ -23,6 +23,7 @@ class SweepScreen:
         self.quiet = quiet
         self.live = is_live(console) and not quiet
         self.n_ended = 0
+        self.n_failed = 0
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=16),
@@ -51,7 +52,7 @@ class SweepScreen:
         if isinstance(event, RunStarted):
             if self.live:
                 self.tasks[event.planned.run_id] = self.progress.add_task(
-                    show_controls(event.planned.run_id), total=1, words="starting"
+                    show_controls(_shorten(event.planned.run_id)), total=1, words="starting"
                 )
         elif isinstance(event, RunEnded):
             self._end(event)
@@ -64,8 +65,10 @@ class SweepScreen:
         run_id = event.planned.run_id
         if run_id in self.tasks:
             self.progress.remove_task(self.tasks.pop(run_id))
+        self.n_failed += event.status not in ("complete", "skipped")
+        failed = f", {self.n_failed} failed" if self.n_failed else ""
         self.progress.update(
-            self.total, completed=self.n_ended, words=f"{self.n_ended}/{len(self.plan.runs)}"
+            self.total, completed=self.n_ended, words=f"{self.n_ended}/{len(self.plan.runs)}{failed}"
         )
         words = event.status if event.status != "skipped" else "complete already"
         if event.status in ("complete", "skipped"):
@@ -84,6 +87,14 @@ class SweepScreen:
         if rows:
             row = rows[-1]
             words = f"step {row['step']}  loss {row['loss_nats']:.4f}  {si(row['tokens_per_s'])} tok/s"
+            if row["step"] and row["tokens_per_s"]:
+                tokens_left = row["tokens"] / row["step"] * (row["n_steps"] - row["step"])
+                words += f"  {duration(tokens_left / row['tokens_per_s'])} left"
             self.progress.update(
                 self.tasks[planned.run_id], completed=row["step"], total=row["n_steps"], words=words
             )
+
+
+def _shorten(run_id: str) -> str:
+    """A run's id without its hash: variant, model, text and seed say which it is."""
+    return run_id.rpartition("-")[0] or run_id

@@ -124,6 +124,9 @@ def load_plan(folder: Path) -> Plan:
             or not planned.run_id
         ):
             raise DataError(f"{folder}/plan.json: {planned.run_id!r} is not a run id")
+        for word in planned.words:
+            if word.startswith("-") or "=" not in word:  # words become arguments of a command
+                raise DataError(f"{folder}/plan.json: {word!r} is not a setting")
     return Plan(folder.name, folder, runs)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import os
+import resource
 from pathlib import Path
 
 import pytest
 
+from glu_bench import grid, schema
 from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
+from glu_bench.runs.record import write_record
 from glu_bench.study.plan import Plan, find_plan, list_plans, load_plan, make_plan
 from glu_bench.train.loop import train_run
 from glu_bench.train.stop import StopRequest
@@ -54,7 +57,9 @@ def test_a_name_in_use_for_another_grid_is_refused_with_the_difference(
 ) -> None:
     make_plan([*words, "variant=relu,gelu"], tmp_path, name="mine")
     content = (tmp_path / "sweeps" / "mine" / "plan.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"1 gone \(gelu.*1 new \(swiglu"):
+    with pytest.raises(
+        ConfigError, match=r"1 runs new and 1 gone;.*\n  \+ .*variant=swiglu\n  - .*variant=gelu"
+    ):
         make_plan([*words, "variant=relu,swiglu"], tmp_path, name="mine")
     assert (tmp_path / "sweeps" / "mine" / "plan.json").read_bytes() == content
     assert make_plan([*words, "variant=relu,gelu"], tmp_path, name="mine").sweep_id == "mine"
@@ -120,11 +125,64 @@ def test_a_prefix_of_two_plans_or_of_none_is_refused(two_plans: list[Plan], tmp_
         {"runs": [{"run_id": "/etc", "words": []}]},
         {"runs": [{"run_id": "..", "words": []}]},
         {"runs": [{"run_id": "", "words": []}]},
+        {"runs": [{"run_id": "x", "words": ["--plugin=x.py"], "identity": {}}]},
+        {"runs": [{"run_id": "x", "words": ["x.py"], "identity": {}}]},
     ],
 )
 def test_a_plan_that_is_none_or_leaves_the_folder_is_refused(
     record: dict[str, object], tmp_path: Path
 ) -> None:
-    (tmp_path / "plan.json").write_text(json.dumps(record))
+    write_record(tmp_path / "plan.json", record)
     with pytest.raises(DataError, match=r"plan\.json"):
         load_plan(tmp_path)
+
+
+def test_a_plan_edited_by_hand_is_refused(words: list[str], tmp_path: Path) -> None:
+    plan = make_plan([*words, "seed=0,1"], tmp_path, name="mine")
+    path = plan.folder / "plan.json"
+    path.write_text(path.read_text().replace("seed=1", "seed=7"))
+    with pytest.raises(DataError, match="edited"):
+        make_plan([*words, "seed=0,1"], tmp_path, name="mine")
+
+
+def test_extend_adds_what_is_new_and_keeps_what_was(words: list[str], tmp_path: Path) -> None:
+    before = make_plan([*words, "seed=0,1"], tmp_path, name="mine")
+    after = make_plan([*words, "seed=1,2"], tmp_path, name="mine", extend=True)
+    assert [planned.words[-1] for planned in after.runs] == ["seed=0", "seed=1", "seed=2"]
+    assert after.runs[:2] == before.runs
+    assert load_plan(after.folder) == after
+    with pytest.raises(ConfigError, match="no sweep other"):
+        make_plan([*words, "seed=1,2"], tmp_path, name="other", extend=True)
+
+
+def test_files_are_composed_once_a_choice_of_them(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[list[str]] = []
+
+    def count(words: list[str], config_dir: Path | None) -> schema.Config:
+        composed.append(words)
+        return load_config(words, config_dir)
+
+    monkeypatch.setattr(grid, "load_config", count)
+    plan = make_plan([*words, "variant=relu,gelu", "seed=range(0,100)", "optim.lr=1e-3,2"], tmp_path)
+    assert len(plan.runs) == 400
+    assert len(composed) == 2
+
+
+def test_a_thousand_runs_are_planned_and_skipped_with_few_files_open(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan([*words, "variant=relu,gelu", "seed=range(0,500)"], tmp_path)
+    for planned in plan.runs[:900]:
+        path = plan.run(planned).path
+        path.mkdir(parents=True)
+        write_record(path / "result.json", {"test_loss_nats": 1.0, "tokens_per_s": 1.0})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n_open = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 100 + n_open), hard))
+    try:
+        again = make_plan([*words, "variant=relu,gelu", "seed=range(0,500)"], tmp_path)
+        assert sum(again.run(planned).outcome() == "complete" for planned in again.runs) == 900
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

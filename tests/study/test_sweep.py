@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from glu_bench.errors import BusyError, InterruptedRunError
-from glu_bench.files import hold_lock
+from glu_bench.errors import ConfigError, InterruptedRunError
+from glu_bench.files import hold_lock, is_locked
+from glu_bench.runs.folder import Run
 from glu_bench.runs.record import write_record
+from glu_bench.study import slots
 from glu_bench.study import sweep as room
 from glu_bench.study.plan import Plan, PlannedRun, make_plan
-from glu_bench.study.sweep import RunEnded, RunStarted, log_path, run_plan
-from tests.conftest import REPO, Command
+from glu_bench.study.slots import Slot, make_slots
+from glu_bench.study.sweep import NO_LIMITS, Limits, RunEnded, RunStarted, log_path, run_plan
+from tests.conftest import REPO, Command, command_env, command_line
 
 Behave = Callable[..., Plan]
 
@@ -62,9 +67,9 @@ CRASH = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
 WAIT = "import time; print('waiting', flush=True); time.sleep(60)"
 
 
-def ended(plan: Plan, n_parallel: int = 1) -> dict[int, RunEnded]:
-    events = [event for event in run_plan(plan, n_parallel=n_parallel) if isinstance(event, RunEnded)]
-    return {plan.runs.index(event.planned): event for event in events}
+def ended(plan: Plan, n_parallel: int = 1, limits: Limits = NO_LIMITS) -> dict[int, RunEnded]:
+    events = run_plan(plan, slots=make_slots(n_parallel), limits=limits)
+    return {plan.runs.index(event.planned): event for event in events if isinstance(event, RunEnded)}
 
 
 @pytest.mark.parametrize("n_parallel", [1, 3])
@@ -144,10 +149,139 @@ def test_breaking_off_leaves_no_process_behind(behave: Behave) -> None:
         os.kill(int(log.read_text()), 0)
 
 
-def test_a_sweep_that_is_held_elsewhere_is_busy(behave: Behave) -> None:
-    plan = behave(FINISH)
-    with hold_lock(plan.folder), pytest.raises(BusyError):
-        next(run_plan(plan))
+def test_a_run_that_another_process_trains_is_waited_for(
+    behave: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    plan = behave("raise SystemExit(9)", FINISH)
+    path = plan.run(plan.runs[0]).path
+    path.mkdir(parents=True)
+    events = []
+    with hold_lock(path):
+        for event in run_plan(plan):
+            events.append(event)
+            if isinstance(event, RunEnded):
+                break
+        assert (event.planned, event.status) == (plan.runs[1], "complete")
+        write_record(path / "result.json", {"test_loss_nats": 1.0, "tokens_per_s": 1.0})
+    assert {i: e.status for i, e in ended(plan).items()} == {0: "skipped", 1: "skipped"}
+
+
+def test_a_run_lost_to_a_quicker_sweep_is_looked_at_again(
+    behave: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both saw the run free; the later process exits with 75, and the run is then found complete."""
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    plan = behave(f"{FINISH}; sys.exit(75)")
+    assert ended(plan)[0].status == "skipped"
+
+
+def test_a_run_that_hangs_is_ended_after_its_time(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    monkeypatch.setattr(room, "GRACE_S", 0.5)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    plan = behave(deaf, WAIT, FINISH)
+    found = ended(plan, limits=Limits(run_timeout_s=2.0))
+    assert [found[i].status for i in range(3)] == ["timeout", "timeout", "complete"]
+    assert found[0].reason == "timeout: more than 2 s"
+
+
+def test_a_recorded_failure_is_tried_again_only_when_asked(behave: Behave) -> None:
+    began = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); p.mkdir(parents=True, exist_ok=True); "
+    began += "(p / 'environment.json').write_text('{}'); (p / 'n').open('a').write('x'); sys.exit(9)"
+    plan = behave(began)
+    count = plan.run(plan.runs[0]).path / "n"
+    assert ended(plan)[0].reason == "exit 9: no output"
+    again = ended(plan)[0]
+    assert (again.status, count.read_text()) == ("failed", "x")
+    assert "exit 9: no output, before; --retry-failed" in str(again.reason)
+    assert ended(plan, limits=Limits(retry_failed=True))[0].reason == "exit 9: no output"
+    assert count.read_text() == "xx"
+
+
+def test_fail_fast_begins_no_more_and_the_next_sweep_does_the_rest(
+    behave: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    plan = behave(KILL, FINISH, FINISH)
+    assert {i: e.status for i, e in ended(plan, limits=Limits(fail_fast=True)).items()} == {0: "failed"}
+    assert {i: e.status for i, e in ended(plan).items()} == {0: "failed", 1: "complete", 2: "complete"}
+
+
+def test_when_the_time_is_up_runs_save_and_no_more_begin(behave: Behave) -> None:
+    saves = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); time.sleep(60)"
+    )
+    plan = behave(saves, saves)
+    found = ended(plan, limits=Limits(max_s=1.0))
+    assert {i: e.status for i, e in found.items()} in (
+        {0: "interrupted"},
+        {0: "failed"},
+    )  # before its handler
+
+
+def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "count_cores", lambda: 8)
+    assert make_slots(1) == [Slot()]
+    assert [slot.words for slot in make_slots(3)] == [("train.threads=2",)] * 3
+    assert [slot.words for slot in make_slots(9)] == [("train.threads=1",)] * 9
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in make_slots(4, 2, 2)] == ["0", "1", "0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in make_slots(2, 2)] == ["3", "5"]
+    with pytest.raises(ConfigError, match="--per-gpu"):
+        make_slots(3, 2)
+
+
+def sweep_command(tmp_path: Path, *words: str) -> list[str]:
+    return command_line("sweep", *words, "--output-dir", str(tmp_path), "--json", "--quiet", "-j", "1")
+
+
+def slow_words(tiny_words: list[str]) -> list[str]:
+    words = [word for word in tiny_words if not word.startswith(("train.steps", "train.eval_every"))]
+    return [*words, "train.steps=150", "train.eval_every=50", "seed=range(0,4)"]
+
+
+def hash_folder(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".lock")):
+        digest.update(file.relative_to(path).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def test_a_killed_parent_takes_its_runs_along_and_the_same_command_does_the_rest(
+    tiny_words: list[str], tmp_path: Path
+) -> None:
+    command = sweep_command(tmp_path, *slow_words(tiny_words))
+    parent = subprocess.Popen(
+        command, env=command_env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/result.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    parent.kill()
+    parent.wait()
+    while any(is_locked(path) for path in tmp_path.glob("runs/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    finished = {path.parent: hash_folder(path.parent) for path in tmp_path.glob("runs/*/result.json")}
+    assert 1 <= len(finished) < 4
+    done = subprocess.run(command, env=command_env(), capture_output=True, check=False, timeout=120)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (found["skipped"], found["complete"]) == (len(finished), 4 - len(finished))
+    assert {path: hash_folder(path) for path in finished} == finished
+
+
+def test_two_sweeps_at_once_train_each_run_once(tiny_words: list[str], tmp_path: Path) -> None:
+    command = sweep_command(tmp_path, *slow_words(tiny_words))
+    both = [subprocess.Popen(command, env=command_env(), stdout=subprocess.PIPE) for _ in range(2)]
+    found = [json.loads(process.communicate(timeout=120)[0]) for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum(one["complete"] for one in found) == 4
+    assert all(one["complete"] + one["skipped"] == 4 for one in found)
+    for path in tmp_path.glob("runs/*"):
+        steps = [row["step"] for row in Run(path).rows()]
+        assert steps == sorted(set(steps))
 
 
 def test_a_real_sweep_with_a_diverging_run_completes_the_others_and_repeats_nothing(
