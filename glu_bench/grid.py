@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench.config import ARGUMENT_KEYS, expand_grid, load_config, read_setting, read_sweep
+from glu_bench.errors import ConfigError
 from glu_bench.rules import check_config
 from glu_bench.schema import Config, is_number_key
 
@@ -43,6 +44,21 @@ def load_grid(overrides: Sequence[str], config_dir: Path | None = None) -> Itera
             _set(config, *setting)
         check_config(config)
         yield words, config
+
+
+def with_words(config: Config, words: Sequence[str], config_dir: Path | None = None) -> Config:
+    """A copy of a configuration with more settings, none of which chooses a file.
+
+    Raises: ConfigError for a word that does, or a value out of range.
+    """
+    changed = copy.deepcopy(config)
+    for word in words:
+        setting = read_setting(word, config_dir)
+        if setting is None:
+            raise ConfigError(f"{word}: chooses a file; a plain key was expected, such as optim.lr")
+        _set(changed, *setting)
+    check_config(changed)
+    return changed
 
 
 def _set(config: Config, dotted: str, value: Any) -> None:

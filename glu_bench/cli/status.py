@@ -24,7 +24,7 @@ def status(
     Example: glu-bench status
     """
     from glu_bench.show.console import make_stdout, plain, print_json
-    from glu_bench.show.numbers import fixed
+    from glu_bench.show.numbers import fixed, si
     from glu_bench.show.tables import render_rows
     from glu_bench.study.plan import find_plan, list_plans
 
@@ -43,6 +43,8 @@ def status(
                     "step": last.get("step", 0),
                     "n_steps": last.get("n_steps"),
                     "loss_nats": last.get("loss_nats"),
+                    "tokens_per_s": last.get("tokens_per_s"),
+                    "reason": (run.failure() or {}).get("reason") if run.path.exists() else None,
                 }
             )
         found.append({"sweep_id": plan.sweep_id, "planned": len(runs), "runs": runs})
@@ -54,9 +56,15 @@ def status(
         stdout.print(plain(f"no sweeps under {output_dir}/sweeps"))
     for entry in found:
         lines = [
-            (r["run_id"], r["status"], f"{r['step']}/{r['n_steps'] or '-'}", fixed(r["loss_nats"]))
+            (
+                r["run_id"],
+                r["status"] + (f": {r['reason']}" if r["reason"] else ""),
+                f"{r['step']}/{r['n_steps'] or '-'}",
+                fixed(r["loss_nats"]),
+                si(r["tokens_per_s"]),
+            )
             for r in entry["runs"]
         ]
         n_complete = sum(r["status"] == "complete" for r in entry["runs"])
         title = f"{entry['sweep_id']}: {n_complete} of {entry['planned']} complete"
-        stdout.print(render_rows(title, ("run", "status", "step", "loss"), lines, left=2))
+        stdout.print(render_rows(title, ("run", "status", "step", "loss", "tokens/s"), lines, left=2))

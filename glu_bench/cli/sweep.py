@@ -47,6 +47,15 @@ def sweep(
     max_hours: Annotated[
         float | None, typer.Option("--max-hours", min=0, help="Stop after so many hours; go on later.")
     ] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option("--tune", help="A key and its values, tried for every arm alike: optim.lr=1e-3,2e-3."),
+    ] = None,
+    tune_seeds: Annotated[str, typer.Option("--tune-seeds", help="Seeds that only tuning uses.")] = "100,101",
+    widen: Annotated[
+        bool,
+        typer.Option("--widen", help="Where an arm's best value ends the grid, add one beyond, for all."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and what it will cost, and stop.")
     ] = False,
@@ -63,43 +72,74 @@ def sweep(
     """
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.show.console import make_stderr, plain
-    from glu_bench.show.sweep import SweepScreen
+    from glu_bench.show.sweep import SweepScreen, render_tuning
     from glu_bench.study.plan import make_plan
     from glu_bench.study.sweep import Limits, RunEnded, run_plan
+    from glu_bench.study.tuning import Tuning, make_request
 
     load_plugins(plugin or [])
-    plan = make_plan(
-        settings or [],
-        output_dir,
-        name=name,
-        config_dir=config_dir,
-        allow_unmatched=allow_unmatched,
-        extend=extend,
-        write=not dry_run,
-    )
     extra = ["--config-dir", str(config_dir.resolve())] if config_dir else []
     extra += ["--allow-unmatched"] if allow_unmatched else []
     extra += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
-    if dry_run:
-        _show_plan(plan, extra, as_json, quiet)
-        return
-    stderr = make_stderr()
-    slots, remark = _choose_slots(plan, n_parallel, per_gpu)
-    if remark and not quiet:
-        stderr.print(plain(remark))
     limits = Limits(
         retry_failed=retry_failed,
         fail_fast=fail_fast,
         run_timeout_s=run_timeout,
         max_s=None if max_hours is None else 3600 * max_hours,
     )
-    ended: list[RunEnded] = []
-    with SweepScreen(stderr, plan, quiet) as screen:
-        for event in run_plan(plan, slots=slots, limits=limits, extra_words=tuple(extra)):
-            screen.show(event)
-            if isinstance(event, RunEnded):
-                ended.append(event)
-    _report(plan, ended, as_json, quiet)
+
+    def execute(plan: Plan) -> list[RunEnded]:
+        stderr = make_stderr()
+        slots, remark = _choose_slots(plan, n_parallel, per_gpu)
+        if remark and not quiet:
+            stderr.print(plain(remark))
+        ended: list[RunEnded] = []
+        with SweepScreen(stderr, plan, quiet) as screen:
+            for event in run_plan(plan, slots=slots, limits=limits, extra_words=tuple(extra)):
+                screen.show(event)
+                if isinstance(event, RunEnded):
+                    ended.append(event)
+        return ended
+
+    if tune:
+        request = make_request(settings or [], tune, _read_seeds(tune_seeds), config_dir)
+        tuning = Tuning(
+            request=request,
+            output_dir=output_dir,
+            name=name or request.name,
+            config_dir=config_dir,
+            allow_unmatched=allow_unmatched,
+        )
+        if dry_run:
+            _show_plan(tuning.plan(write=False), extra, as_json, quiet)
+            return
+        choices = tuning.choose(execute, widen)
+        if not quiet:
+            make_stderr().print(render_tuning(choices))
+        plan = tuning.confirm(choices)
+    else:
+        plan = make_plan(
+            settings or [],
+            output_dir,
+            name=name,
+            config_dir=config_dir,
+            allow_unmatched=allow_unmatched,
+            extend=extend,
+            write=not dry_run,
+        )
+    if dry_run:
+        _show_plan(plan, extra, as_json, quiet)
+        return
+    _report(plan, execute(plan), as_json, quiet)
+
+
+def _read_seeds(text: str) -> list[int]:
+    from glu_bench.errors import ConfigError
+
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--tune-seeds {text}: whole numbers, such as 100,101") from None
 
 
 def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[list[Slot], str | None]:

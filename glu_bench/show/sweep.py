@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from glu_bench.errors import DataError, show_controls
 from glu_bench.show.console import is_live, plain
-from glu_bench.show.numbers import duration, si
+from glu_bench.show.numbers import duration, fixed, si
+from glu_bench.show.tables import render_rows
 from glu_bench.study.plan import Plan, PlannedRun
 from glu_bench.study.sweep import RunEnded, RunStarted, SweepEvent, Tick
+from glu_bench.study.tuning import Choice
 
 
 class SweepScreen:
@@ -98,3 +102,24 @@ class SweepScreen:
 def _shorten(run_id: str) -> str:
     """A run's id without its hash: variant, model, text and seed say which it is."""
     return run_id.rpartition("-")[0] or run_id
+
+
+def render_tuning(choices: Sequence[Choice]) -> Table:
+    """What tuning tried for each arm: mean validation loss at each setting, the chosen one marked."""
+    settings = list(dict.fromkeys(_spell(point.values) for choice in choices for point in choice.curve))
+    rows = []
+    for choice in choices:
+        found = {_spell(point.values): point for point in choice.curve}
+        cells = []
+        for setting in settings:
+            point = found.get(setting)
+            mark = "*" if point and point.values == choice.chosen else ""
+            cells.append(fixed(point.mean_loss_nats if point else None) + mark)
+        edge = ", ".join(f"{key} at the {side} end" for key, side in choice.edges.items())
+        rows.append((choice.arm, *cells, edge))
+    columns = ("tuning, val loss", *settings, "")
+    return render_rows("", columns, rows)
+
+
+def _spell(values: Mapping[str, str]) -> str:
+    return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in values.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from glu_bench.errors import ConfigError
 from glu_bench.evaluate.perplexity import perplexity
 from glu_bench.runs.folder import Run, find_run, list_runs, make_identity
 from glu_bench.study.plan import Plan, PlannedRun, find_plan, load_plan
+from glu_bench.study.tuning import list_tuned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,8 @@ class _Entry:
     status: str
     result: dict[str, Any] | None
     arm: str = ""
+    tuned: tuple[str, ...] = ()  # keys that a recorded tuning chose, arm by arm
+    edges: dict[str, str] = field(default_factory=dict)
 
 
 def compare_runs(
@@ -79,14 +82,14 @@ def compare_runs(
     A planned run that never began counts in `n_planned`.
     Raises: ConfigError if nothing can be compared, the baseline is no arm, or runs disagree.
     """
-    entries = _name_arms([_read(run) for run in paths], arm_keys)
+    entries = _name_arms(_add_tuned([_read(run) for run in paths], paths), arm_keys)
     if not entries:
         raise ConfigError(
             "no runs to compare; train some first: glu-bench sweep variant=gelu,swiglu seed=0,1"
         )
     groups: dict[tuple[tuple[str, str], ...], list[_Entry]] = {}
     for entry in entries:
-        setting = {} if allow_mixed else _setting_of(entry.identity, arm_keys)
+        setting = {} if allow_mixed else _setting_of(entry, arm_keys)
         groups.setdefault(tuple((name, repr(value)) for name, value in sorted(setting.items())), []).append(
             entry
         )
@@ -108,7 +111,9 @@ def compare_runs(
     arms = {entry.arm for members in tables for entry in members}
     if baseline is not None and baseline not in arms:
         raise ConfigError(f"--baseline {baseline}: not among the arms {', '.join(sorted(arms))}")
-    return [_tabulate(members, baseline, split, sorted(left_out)) for members in tables]
+    shown = {entry.name for members in tables for entry in members}
+    left_out = sorted(set(left_out) - shown)
+    return [_tabulate(members, baseline, split, left_out) for members in tables]
 
 
 def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | PlannedRun], bool]:
@@ -171,8 +176,32 @@ def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
     return any(dotted == key or dotted.startswith(f"{key}.") for key in arm_keys)
 
 
-def _setting_of(identity: dict[str, Any], arm_keys: Sequence[str]) -> dict[str, Any]:
-    return {name: v for name, v in identity.items() if name != "seed" and not _is_arm_key(name, arm_keys)}
+def _add_tuned(entries: list[_Entry], paths: Sequence[str | Path | Run | PlannedRun]) -> list[_Entry]:
+    """The entries, and once more those that a recorded tuning made: exempt from the keys it chose."""
+    folders = {
+        (path.path if isinstance(path, Run) else Path(path)).resolve().parent.parent
+        for path in paths
+        if not isinstance(path, PlannedRun)
+    }
+    tuned: dict[str, dict[str, Any]] = {}
+    for folder in sorted(folders):
+        tuned |= list_tuned(folder)
+    again = [
+        replace(entry, tuned=tuple(tuned[entry.name]["keys"]), edges=tuned[entry.name]["edges"])
+        for entry in entries
+        if entry.name in tuned
+    ]
+    return entries + again
+
+
+def _setting_of(entry: _Entry, arm_keys: Sequence[str]) -> dict[str, Any]:
+    exempt = {"seed", *entry.tuned}
+    setting = {
+        name: value
+        for name, value in entry.identity.items()
+        if name not in exempt and not _is_arm_key(name, arm_keys)
+    }
+    return setting | ({"tuned": entry.tuned} if entry.tuned else {})
 
 
 def _arm_of(identity: dict[str, Any], arm_keys: Sequence[str]) -> str:
@@ -214,7 +243,18 @@ def _first_difference(groups: dict[tuple[tuple[str, str], ...], list[_Entry]]) -
     return f"{name} is {one.get(name)} and {other.get(name)}"
 
 
-def _describe_setting(identity: dict[str, Any]) -> str:
+def _warn_of_edges(by_arm: dict[str, list[_Entry]]) -> list[str]:
+    """What tuning chose for each arm, and whose best value ends the grid."""
+    said = []
+    for arm, entries in by_arm.items():
+        for key in entries[0].tuned:
+            edge = entries[0].edges.get(key)
+            at = f", the {edge} end of the grid: --widen" if edge else ""
+            said.append(f"{arm}: {key} {entries[0].identity[key]:g} by tuning{at}")
+    return said
+
+
+def _describe_setting(identity: dict[str, Any], tuned: tuple[str, ...] = ()) -> str:
     budget = next(
         f"{identity[f'train.{unit}']:,} {unit}"
         for unit in ("tokens", "steps", "epochs")
@@ -226,8 +266,10 @@ def _describe_setting(identity: dict[str, Any]) -> str:
             str(identity["data.corpus"]),
             budget,
             f"match {identity['match.mode']}",
-            f"{identity['optim.name']} lr {identity['optim.lr']:g}",
+            f"{identity['optim.name']} lr "
+            + ("tuned" if "optim.lr" in tuned else f"{identity['optim.lr']:g}"),
             str(identity["train.precision"]),
+            *(f"{key} tuned" for key in tuned if key != "optim.lr"),
         ]
     )
 
@@ -256,6 +298,7 @@ def _tabulate(
     warnings = []
     if baseline not in (None, chosen):
         warnings.append(f"{baseline} is no arm here; differences are to {chosen}")
+    warnings += _warn_of_edges(by_arm)
     rows = []
     for arm, entries in by_arm.items():
         row = _make_arm(arm, entries, losses[arm], losses[chosen], split)
@@ -264,7 +307,7 @@ def _tabulate(
             warnings.append(f"{arm}: the mean is over {row.n_finished} of {row.n_planned} runs")
     rows.sort(key=lambda row: (row.mean_loss_nats is None, row.mean_loss_nats or 0.0, row.arm))
     return Comparison(
-        setting=_describe_setting(members[0].identity),
+        setting=_describe_setting(members[0].identity, members[0].tuned),
         baseline=chosen,
         split=split,
         arms=rows,

@@ -7,7 +7,7 @@ themselves lie in outputs/runs/ like any other, so sweeps that overlap share the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,26 @@ def make_plan(
     Raises: ConfigError for a grid that cannot run, the same run twice, or a name in use for
     another grid.
     """
+    cells = load_grid(overrides, config_dir)
+    return plan_cells(
+        cells, output_dir, name=name, allow_unmatched=allow_unmatched, extend=extend, write=write
+    )
+
+
+def plan_cells(
+    cells: Iterable[tuple[Sequence[str], schema.Config]],
+    output_dir: Path,
+    *,
+    name: str | None = None,
+    allow_unmatched: bool = False,
+    extend: bool = False,
+    write: bool = True,
+) -> Plan:
+    """A plan of these configurations, each with the words that make it; else as `make_plan`."""
     runs: list[PlannedRun] = []
     seen: dict[str, PlannedRun] = {}
     prepared: dict[str, TokenSet] = {}
-    for words, config in load_grid(overrides, config_dir):
+    for words, config in cells:
         make_formula(config.variant)  # an unknown function is said before anything starts
         receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
         check_receipt(receipt, allow_unmatched)
