@@ -201,7 +201,8 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    words = list(words)
+    # a constant may be one that the variant's file does not name, for another function
+    words = [f"++{w}" if w.partition("=")[0].rpartition(".")[0] in ARGUMENT_KEYS else w for w in words]
     keys = {word.split("=", 1)[0] for word in words}
     budgets = {"train.tokens", "train.steps", "train.epochs"}
     if keys & budgets:  # a budget on the command line replaces the preset's, whatever its unit
@@ -370,6 +371,8 @@ def _describe_key(dotted: str) -> str:
     allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     words = [names.get(entry, "null" if entry is types.NoneType else "a list") for entry in allowed]
     metadata = list_keys()[dotted].metadata
+    if dotted in ARGUMENT_KEYS:
+        return f"its constants one by one, such as {dotted}.beta=1"
     if metadata["choices"]:
         return "one of " + ", ".join(metadata["choices"])
     limits = [
