@@ -213,8 +213,8 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
     path = run.path / "config.yaml"
     if path.exists() and (run.path / "environment.json").exists():
         saved, wanted = (schema.select_identity(c) for c in (configuration.read_config(path), config))
-        for dotted, value in wanted.items():
-            there = saved.get(dotted)
+        for dotted in dict.fromkeys([*wanted, *saved]):
+            there, value = saved.get(dotted), wanted.get(dotted)
             if there != value:
                 raise DataError(
                     f"{path}: was edited, {dotted} is {there!r} there and {value!r} in this command; "
