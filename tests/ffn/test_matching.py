@@ -85,6 +85,15 @@ def test_no_neighbouring_width_comes_nearer_to_the_baseline(
         check_receipt(receipt)
 
 
+@pytest.mark.parametrize("name", ["relu", "swiglu"])
+def test_a_width_is_never_zero(name: str) -> None:
+    """Not even where nothing would come nearer than the least multiple."""
+    rule = schema.Match(mode="params", expansion=1.0, multiple_of=64, d_ff=None)
+    receipt = match_width(SPECS[name], 8, rule, bias=False)
+    assert receipt.d_ff == 64
+    assert receipt.residual > 1
+
+
 @pytest.mark.parametrize("d_model", [48, 96, 192, 384, 768])
 @pytest.mark.parametrize("name", ["glu", "bilinear", "reglu", "geglu", "swiglu"])
 def test_a_width_divisible_by_three_matches_exactly(name: str, d_model: int) -> None:
