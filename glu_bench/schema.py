@@ -344,7 +344,7 @@ def describe_key(dotted: str) -> str:
     annotation = key_types()[dotted]
     names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
     allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    names |= {types.NoneType: "null", dict[str, float]: "numbers by name: {beta: 1.702}"}
+    names |= {types.NoneType: "null", dict[str, float]: f"numbers by name, such as {dotted}.beta=1"}
     words = [names.get(entry, "a list") for entry in allowed]
     metadata = list_keys()[dotted].metadata
     if metadata["choices"]:

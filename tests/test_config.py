@@ -23,6 +23,7 @@ from glu_bench.config import (
     render_config,
 )
 from glu_bench.errors import ConfigError, DataError
+from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import match_width
 from tests.conftest import TinyConfig
 
@@ -134,6 +135,86 @@ def test_a_word_that_cannot_work_ends_in_one_line(word: str, parts: list[str]) -
     message = refused(word)
     for part in parts:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("words", "args"),
+    [
+        (("variant=swiglu_beta", "variant.gate_args.beta=2"), {"gate_args": {"beta": 2.0}}),
+        (("variant=swiglu_beta", "variant.gate_args.beta=-1e-3"), {"gate_args": {"beta": -1e-3}}),
+        (("variant=quick_gelu", "variant.activation_args.beta=1.5"), {"activation_args": {"beta": 1.5}}),
+        (
+            ("variant=xielu", "variant.activation_args.beta=0.25"),
+            {
+                "activation_args": {
+                    "p": 0.2033823208110246,
+                    "n": -1.0502256128148468,
+                    "beta": 0.25,
+                    "eps": -1e-6,
+                }
+            },
+        ),
+        # a constant that the file does not name, for a function that it does not name
+        (("variant=swiglu", "variant.gate=swish", "variant.gate_args.beta=2"), {"gate_args": {"beta": 2.0}}),
+        (
+            ("variant.gate_args.beta=0.5", "variant=swiglu", "variant.gate=swish"),
+            {"gate_args": {"beta": 0.5}},
+        ),
+        (("variant=situ_glu", "variant.value_args.beta=9"), {"value_args": {"beta": 9.0}}),
+    ],
+)
+def test_a_constant_of_a_function_is_a_key(words: tuple[str, ...], args: dict[str, dict[str, float]]) -> None:
+    chosen = load_config(words).variant
+    for field, expected in args.items():
+        found = getattr(chosen, field)
+        assert found == expected
+        assert all(type(number) is float for number in found.values())
+    make_formula(chosen)
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("variant.gate_args.beta=abc", ["variant.gate_args.beta=abc", "expected a number"]),
+        ("variant.gate_args.beta='2'", ["expected a number"]),
+        ("variant.gate_args.beta=true", ["expected a number"]),
+        ("variant.gate_args.beta=null", ["expected a number"]),
+        ("variant.gate_args.beta=[1]", ["expected a number"]),
+        ("variant.gate_args.beta={a: 1}", ["expected a number"]),
+        ("variant.gate_args.beta=nan", ["gate_args.beta=nan", "finite"]),
+        ("variant.gate_args.beta=inf", ["gate_args.beta=inf", "finite"]),
+        ("variant.gate_args.beta=1,2", ["glu-bench sweep"]),
+        ("variant.gate_args.a.b=1", ["no such key"]),
+        ("variant.activation_args.beta=1", ["activation_args without a activation"]),
+        ("variant.gat_args.beta=1", ["no such key", "did you mean 'variant.gate_args'"]),
+        ("variant.gate_args={beta: 2}", ["variant.gate_args.beta=1"]),
+        ("variant.gate_args=2", ["variant.gate_args.beta=1"]),
+        ("+variant.gate_args.beta=2", ["without '+'"]),
+        ("~variant.gate_args.beta=1", ["cannot be taken out"]),
+        ("variant.learned=[gate.bet]", ["did you mean 'gate.beta'"]),
+        ("variant.up_clamp=-7", ["variant.up_clamp=-7", "> 0"]),
+        ("variant.norm=batch", ["variant.norm=batch", "rms, layer"]),
+    ],
+)
+def test_a_word_about_a_function_that_cannot_work_ends_in_one_line(word: str, parts: list[str]) -> None:
+    message = refused("variant=swiglu_beta", word)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("swept", "values"),
+    [("0.5,1,2", [0.5, 1.0, 2.0]), ("range(1,4)", [1.0, 2.0, 3.0]), ("choice(1,1.5)", [1.0, 1.5])],
+)
+def test_a_constant_of_a_function_is_swept(swept: str, values: list[float]) -> None:
+    grid = expand_grid(["variant=swiglu_beta", f"variant.gate_args.beta={swept}"])
+    assert [load_config(words).variant.gate_args["beta"] for words in grid] == values
+
+
+@pytest.mark.parametrize("swept", ["1,abc", "abc,xyz", "1,true"])
+def test_text_in_a_sweep_of_a_constant_is_refused(swept: str) -> None:
+    with pytest.raises(ConfigError, match="expected a number"):
+        expand_grid(["variant=swiglu_beta", f"variant.gate_args.beta={swept}"])
 
 
 @pytest.mark.parametrize("budget", ["train.tokens=4096", "train.steps=7", "train.epochs=0.5"])

@@ -7,6 +7,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from glu_bench import rules, schema
 from glu_bench.config import list_group
@@ -158,19 +160,139 @@ def test_two_budgets_at_once_are_refused(tiny_config: TinyConfig) -> None:
         rules.check_config(config)
 
 
+CLAMPS = ("gate_clamp", "gate_out_clamp", "up_clamp")
+GATED: dict[str, Any] = {"gated": True, "gate": "silu"}
+UNGATED: dict[str, Any] = {"gated": False, "activation": "relu"}
+SWISH = {"gate": "swish", "gate_args": {"beta": 1.0}}
+
+
+def variant_of(**fields: Any) -> schema.Variant:
+    return schema.Variant(name="mine", family="own", formula="f", source="me", **fields)
+
+
+@pytest.mark.parametrize("fields", [GATED, UNGATED, {**GATED, **SWISH, "learned": ["gate.beta"]}])
+def test_a_variant_that_agrees_with_itself_passes(fields: dict[str, Any]) -> None:
+    rules.check_variant(variant_of(**fields))
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("fields", "message"),
     [
-        ({"gate": None}, "needs a gate"),
-        ({"activation": "relu"}, "not activation"),
-        ({"gated": False}, "needs an activation"),
-        ({"gated": False, "activation": "relu"}, "not gate or value"),
-        ({"formula": " "}, "formula is empty"),
-        ({"source": ""}, "source is empty"),
+        ({**GATED, "gate": None}, "gated: true needs a gate"),
+        ({**GATED, "activation": "relu"}, "has gate and value, not activation"),
+        ({**GATED, "gated": False}, "needs an activation"),
+        ({**UNGATED, "gated": True}, "needs a gate"),
+        ({**UNGATED, "gate": "silu"}, "not gate or value"),
+        ({**UNGATED, "value": "silu"}, "not gate or value"),
+        ({**GATED, "activation_args": {"beta": 1.0}}, "activation_args without a activation function"),
+        ({**UNGATED, "gate_args": {"beta": 1.0}}, "gate_args without a gate function"),
+        ({**UNGATED, "value_args": {"beta": 1.0}}, "value_args without a value function"),
+        *[
+            ({**UNGATED, field: 2.0}, f"{field} is for gated variants")
+            for field in (*CLAMPS, "offset", "mult")
+        ],
+        *[
+            ({**GATED, field: value}, rf"variant\.{field}={value}: must be a finite number > 0")
+            for field in (*CLAMPS, "norm_eps")
+            for value in (0.0, -1.0)
+        ],
+        *[
+            ({**GATED, field: value}, rf"variant\.{field}={value}: must be a finite number")
+            for field in (*CLAMPS, "offset", "mult", "norm_eps")
+            for value in (math.nan, math.inf)
+        ],
+        ({**GATED, "gate_args": {"beta": math.nan}}, r"gate_args\.beta=nan: must be a finite number"),
+        ({**GATED, "value_args": {"beta": -math.inf}}, r"value_args\.beta=-inf: must be a finite number"),
+        ({**UNGATED, "activation_args": {"t": math.inf}}, r"activation_args\.t=inf: must be a finite number"),
+        ({**GATED, **SWISH, "learned": ["gate.bet"]}, r"learned gate\.bet: .*did you mean 'gate\.beta'"),
+        ({**GATED, **SWISH, "learned_per_unit": ["beta"]}, "what can be learned: gate.beta, mult, offset"),
+        ({**UNGATED, "learned": ["mult"]}, "learned mult: .*what can be learned: none here"),
+        ({**UNGATED, "learned": ["gate.beta"]}, "no such argument"),
+        ({**GATED, "learned": ["mult", "mult"]}, "mult is learned twice"),
+        ({**GATED, "learned": ["mult"], "learned_per_unit": ["mult"]}, "mult is learned twice"),
+        ({**GATED, "norm": "batch"}, r"variant\.norm=batch: one of rms, layer"),
     ],
 )
-def test_a_variant_that_contradicts_itself_is_refused(
-    change: dict[str, Any], message: str, tiny_config: TinyConfig
+def test_a_variant_that_contradicts_itself_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        rules.check_variant(variant_of(**fields))
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["formula", "source"])
+def test_a_variant_says_what_it_is_and_where_from(field: str) -> None:
+    for text in ("", "  "):
+        with pytest.raises(ConfigError, match=f"{field} is empty"):
+            rules.check_variant(dataclasses.replace(variant_of(**GATED), **{field: text}))
+
+
+def test_a_contradiction_is_refused_in_a_configuration_too(tiny_config: TinyConfig) -> None:
+    config = tiny_config()
+    config.variant.activation = "relu"
+    with pytest.raises(ConfigError, match="not activation"):
+        rules.check_config(config)
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "activation": "relu",
+    "gate": "silu",
+    "value": "tanh",
+    "gate_clamp": 1.0,
+    "gate_out_clamp": 2.0,
+    "up_clamp": 3.0,
+    "offset": 1.0,
+    "mult": 0.0,
+    "learned": ["mult"],
+    "learned_per_unit": ["mult"],
+    "norm": "rms",
+    "norm_eps": 1e-6,
+}
+DEFAULTS = {
+    entry.name: [] if entry.default is dataclasses.MISSING else entry.default
+    for entry in dataclasses.fields(schema.Variant)
+}
+ARGS = ("activation_args", "gate_args", "value_args")
+
+
+def identity_of(**fields: Any) -> dict[str, Any]:
+    """A variant's part of an identity."""
+    tree = {"variant": dataclasses.asdict(variant_of(gated=True, **fields))}
+    return {k: v for k, v in schema.flatten(tree).items() if k not in schema.NOT_IN_IDENTITY}
+
+
+def test_neutral_values_say_nothing_and_every_other_does() -> None:
+    plain = schema.drop_absent(identity_of())
+    assert plain == {"variant.name": "mine", "variant.gated": True}
+    with_default = {
+        entry.name
+        for entry in dataclasses.fields(schema.Variant)
+        if entry.default is not dataclasses.MISSING or entry.default_factory is not dataclasses.MISSING
+    }
+    assert with_default == {*OTHER_VALUES, *ARGS, "used_by"}
+    for field, value in OTHER_VALUES.items():
+        assert schema.drop_absent(identity_of(**{field: value})) == {**plain, f"variant.{field}": value}
+    for field in ARGS:
+        for value in (0.0, 1.0):  # neutral for an offset or a factor, not for a constant
+            found = schema.drop_absent(identity_of(**{field: {"offset": value}}))
+            assert found == {**plain, f"variant.{field}.offset": value}
+
+
+@settings(max_examples=200)
+@given(
+    *[
+        st.fixed_dictionaries(
+            {},
+            optional={
+                **{field: st.sampled_from([value, DEFAULTS[field]]) for field, value in OTHER_VALUES.items()},
+                **{field: st.dictionaries(st.just("a"), st.sampled_from([0.0, 1.0])) for field in ARGS},
+            },
+        )
+    ]
+    * 2
+)
+def test_two_identities_differ_short_if_and_only_if_they_differ_in_full(
+    one: dict[str, Any], other: dict[str, Any]
 ) -> None:
-    with pytest.raises(ConfigError, match=message):
-        rules.check_variant(dataclasses.replace(tiny_config("variant=swiglu").variant, **change))
+    full = identity_of(**one) == identity_of(**other)
+    assert (schema.drop_absent(identity_of(**one)) == schema.drop_absent(identity_of(**other))) == full

@@ -34,6 +34,8 @@ Plugins = Annotated[
 ]
 AllowPlugins = Annotated[
     list[Path] | None,
-    typer.Option("--allow-plugin", help="Run this Python file, which the run's variant needs."),
+    typer.Option(
+        "--allow-plugin", help="Run this Python file, or installed package, which the run's variant needs."
+    ),
 ]
 OUTPUTS = Path("outputs")

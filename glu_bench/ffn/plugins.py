@@ -11,19 +11,20 @@ at the command line does.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from glu_bench.errors import ConfigError
+from glu_bench.errors import ConfigError, DataError
 from glu_bench.ffn.activations import ACTIVATIONS, REDUCING, Activation
 from glu_bench.files import sha256_file
 from glu_bench.schema import Variant
@@ -42,19 +43,25 @@ class Plugin:
 _origins: dict[str, Plugin] = {}  # function name to where it came from
 
 
-def load_plugins(paths: Iterable[Path], packages: bool = True) -> None:
-    """Register the functions of these files and, unless `packages` is False, of installed packages.
+def load_plugins(paths: Collection[Path], packages: bool = True) -> None:
+    """Register the functions of these files and of installed packages.
 
+    If `packages` is False, of those packages alone that are named where a file could be.
     Raises: ConfigError for a file that is missing, raises while it is loaded (with its own
     traceback), brings nothing, or takes a name that is in use.
     """
-    if packages:
-        for entry in importlib.metadata.entry_points(group=GROUP):
-            label = entry.dist.name if entry.dist else entry.value
+    files = [path for path in paths if path.is_file()]
+    named = {str(path) for path in paths if path not in files}
+    installed = set()
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        label = entry.dist.name if entry.dist else entry.value
+        if packages or label in named:
+            installed.add(label)
             function = _run(label, entry.load)
-            source = Path(inspect.getsourcefile(function) or "") if callable(function) else Path()
-            _register(entry.name, function, Plugin(name=label, sha256=_hash(source)))
-    for path in paths:
+            _register(entry.name, function, Plugin(name=label, sha256=_hash(_find_source(function))))
+    for missing in sorted(named - installed):
+        raise ConfigError(f"{missing}: no such plugin file")
+    for path in files:
         for name, function in _load_file(path).items():
             _register(name, function, Plugin(name=path.name, sha256=_hash(path)))
 
@@ -71,13 +78,14 @@ def find_plugins(variant: Variant) -> list[dict[str, Any]]:
     return [{"name": p.name, "sha256": p.sha256, "functions": names} for p, names in used.items()]
 
 
-def check_plugins(recorded: Iterable[dict[str, Any]], where: str) -> None:
+def check_plugins(recorded: Collection[dict[str, Any]], variant: Variant, where: str) -> None:
     """Refuse a run whose functions are not the registered ones.
 
-    Raises: ConfigError naming the plugin that the run was made with.
+    Raises: ConfigError naming the plugin that the run was made with; DataError if its record does
+    not say whose functions the variant took.
     """
     for plugin in recorded:
-        for function in plugin["functions"]:
+        for function in plugin.get("functions", []):
             own = _origins.get(function)
             made_with = f"{where}: {function} came from the plugin {plugin['name']}"
             if own is None:
@@ -89,11 +97,13 @@ def check_plugins(recorded: Iterable[dict[str, Any]], where: str) -> None:
                 raise ConfigError(
                     f"{made_with} with sha256 {plugin['sha256'][:12]}; the file given has {own.sha256[:12]}"
                 )
+    if [plugin["sha256"] for plugin in find_plugins(variant)] != [plugin["sha256"] for plugin in recorded]:
+        raise DataError(
+            f"{where}: environment.json names other plugins than the variant takes functions from"
+        )
 
 
 def _load_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such plugin file")
     name = f"glu_bench_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -126,15 +136,19 @@ def _register(name: str, function: Any, plugin: Plugin) -> None:
 
 def _guard(name: str, function: Activation, plugin: Plugin) -> Activation:
     """The function itself, once it was seen to keep shape and dtype and to have a gradient."""
-    probe = torch.linspace(-3, 3, 12, dtype=torch.float64).view(3, 4).requires_grad_()
     constants = _constants_to_try(function)
-    result = _run(plugin.name, lambda: function(probe, **constants))
-    if _describe(result) != _describe(probe):
-        raise ConfigError(
-            f"{plugin.name}: {name} must keep shape and dtype; {_describe(probe)} became {_describe(result)}"
-        )
-    if not result.requires_grad:
-        raise ConfigError(f"{plugin.name}: {name} has no gradient; use torch functions on the tensor itself")
+    for dtype in (torch.float64, torch.float32):
+        probe = torch.linspace(-3, 3, 12, dtype=dtype).view(3, 4).requires_grad_()
+        result = _run(plugin.name, functools.partial(function, probe, **constants))
+        if _describe(result) != _describe(probe):
+            raise ConfigError(
+                f"{plugin.name}: {name} must keep shape and dtype; "
+                f"{_describe(probe)} became {_describe(result)}"
+            )
+        if not result.requires_grad:
+            raise ConfigError(
+                f"{plugin.name}: {name} has no gradient; use torch functions on the tensor itself"
+            )
     return function
 
 
@@ -143,7 +157,10 @@ def _describe(value: object) -> str:
 
 
 def _constants_to_try(function: Activation) -> dict[str, float]:
-    parameters = list(inspect.signature(function).parameters.values())[1:]
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+    except ValueError:  # torch.sin and the like, which take x alone
+        return {}
     return {p.name: 1.0 for p in parameters if p.default is inspect.Parameter.empty}
 
 
@@ -153,7 +170,8 @@ def _reads_width(function: Activation) -> bool:
     x = torch.linspace(-1, 1, 8, dtype=torch.float64)
     moved = x.clone()
     moved[0] = 2.0
-    return not torch.equal(function(x, **constants)[1:], function(moved, **constants)[1:])
+    others, others_moved = (function(each, **constants)[1:] for each in (x, moved))
+    return not torch.allclose(others, others_moved, rtol=0, atol=0, equal_nan=True)
 
 
 def _run(where: object, step: Callable[[], Any]) -> Any:
@@ -169,6 +187,13 @@ def _run(where: object, step: Callable[[], Any]) -> Any:
             del trace.stack[0]
         lines = "".join(trace.format()).rstrip()
         raise ConfigError(f"{where}: the plugin failed:\n{lines}") from None
+
+
+def _find_source(function: Any) -> Path:
+    try:
+        return Path(inspect.getsourcefile(function if inspect.isfunction(function) else type(function)) or "")
+    except TypeError:  # of something compiled there is none
+        return Path()
 
 
 def _hash(path: Path) -> str:

@@ -20,7 +20,8 @@ def measure_hidden_rms(model: Decoder, tokens_BT: Tensor) -> list[float]:
 
     def listen(ffn: nn.Module, args: tuple[Tensor, ...]) -> None:
         hidden: Tensor = ffn.hidden(args[0])  # type: ignore[operator]
-        rms.append(hidden.double().square().mean().sqrt().item())
+        # on the CPU, for Apple's GPUs have no fp64
+        rms.append(hidden.cpu().double().square().mean().sqrt().item())
 
     hooks = [block.ffn.register_forward_pre_hook(listen) for block in model.blocks]  # type: ignore[union-attr]
     training = model.training

@@ -7,9 +7,11 @@ layer more, shifts no other tensor: two arms at one seed share every weight that
 from __future__ import annotations
 
 import hashlib
+import math
 
 import torch
 
+from glu_bench.errors import ConfigError
 from glu_bench.ffn.moments import second_moment
 from glu_bench.lm.decoder import Decoder
 
@@ -25,8 +27,14 @@ def init_weights(model: Decoder, seed: int, init: str = "fan_in") -> None:
     With init="moment" the block's down is divided by sqrt(E[hidden^2]) as well, so that every
     variant's block speaks as loudly at first: ReLU's hidden has 0.5 where that of its input has 1.
     Learned arguments of the formula start at the values of the variant's file.
+    Raises: ConfigError if init="moment" and E[hidden^2] is 0 or infinite.
     """
-    loudness = second_moment(model.formula, model.d_ff) ** -0.5 if init == "moment" else 1.0
+    moment = second_moment(model.formula, model.d_ff) if init == "moment" else 1.0
+    if not 0 < moment < math.inf:
+        raise ConfigError(
+            f"init=moment: E[hidden^2] of {model.formula.name} is {moment}; init=fan_in needs none"
+        )
+    loudness = moment**-0.5
     depth_scale = (2 * model.config.n_layers) ** -0.5
     learned = {each.parameter: each.init for each in model.formula.learned}
     for name, parameter in model.named_parameters():

@@ -166,12 +166,13 @@ class Run:
         from glu_bench.lm.decoder import make_decoder
         from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 
-        check_plugins(self.environment().get("plugins", []), self.path.name)
+        config = self.config()  # first of all: an edited record no longer hashes to the id
+        check_plugins(self.environment().get("plugins", []), config.variant, self.path.name)
         found = list_checkpoints(self.checkpoints)
         if not found:
             raise DataError(f"{self.run_id}: has no checkpoint")
         checkpoint = load_checkpoint(found[-1], self.run_id)
-        model = make_decoder(self.config(), self.environment()["vocab_size"])
+        model = make_decoder(config, self.environment()["vocab_size"])
         load_weights(model, checkpoint.model, str(checkpoint.path))
         return model.eval()
 
@@ -212,8 +213,8 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
     path = run.path / "config.yaml"
     if path.exists() and (run.path / "environment.json").exists():
         saved, wanted = (schema.select_identity(c) for c in (configuration.read_config(path), config))
-        for dotted, value in wanted.items():
-            there = saved.get(dotted)
+        for dotted in dict.fromkeys([*wanted, *saved]):
+            there, value = saved.get(dotted), wanted.get(dotted)
             if there != value:
                 raise DataError(
                     f"{path}: was edited, {dotted} is {there!r} there and {value!r} in this command; "

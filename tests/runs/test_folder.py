@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ import torch
 from glu_bench import schema
 from glu_bench.config import render_config
 from glu_bench.errors import ConfigError, DataError, DivergedError, InterruptedRunError
-from glu_bench.files import hold_lock
+from glu_bench.files import dump_json, hold_lock
 from glu_bench.lm.decoder import make_decoder
 from glu_bench.runs.environment import read_environment
 from glu_bench.runs.folder import (
@@ -69,6 +70,57 @@ def test_the_id_follows_every_key_that_determines_the_result_and_no_other(
     config = tiny_config()
     left_out = dotted in schema.NOT_IN_IDENTITY or dotted.split(".")[0] in schema.NOT_IN_IDENTITY
     assert (id_of(change(config, dotted)) == id_of(config)) == left_out
+
+
+def old_id(config: schema.Config, *unknown: str) -> str:
+    """The id as a version would make it that does not know these keys."""
+    identity = schema.select_identity(config) | {"data_fingerprint": "d", "tokenizer_fingerprint": "t"}
+    known = {dotted: v for dotted, v in identity.items() if v is not None and dotted not in unknown}
+    stripped = {k: v for k, v in known.items() if (k, v) not in NEUTRAL and not (v == [] and "learned" in k)}
+    digest = hashlib.sha256(dump_json(stripped).encode()).hexdigest()[:10]
+    return f"{config.variant.name}-{config.model.preset}-{config.data.corpus}-s{config.seed}-{digest}"
+
+
+NEUTRAL = (
+    ("variant.value", "identity"),
+    ("variant.offset", 0.0),
+    ("variant.mult", 1.0),
+    ("variant.norm_eps", 1e-5),
+)
+
+
+def test_an_id_is_the_hash_of_what_says_something(tiny_config: TinyConfig) -> None:
+    """And so the same before the schema had factors, clamps, norms, learned arguments and plugins."""
+    for variant in ("swiglu", "relu", "swiglu_oai", "xielu", "reglu2_norm"):
+        config = tiny_config(f"variant={variant}")
+        assert id_of(config) == old_id(config)
+        facts = {"data_fingerprint": "d", "tokenizer_fingerprint": "t", "plugins": []}
+        assert make_run_id(config, facts) == id_of(config)
+    config = tiny_config()
+    later = [
+        f"variant.{name}" for name in ("mult", "norm", "norm_eps", "learned", "learned_per_unit", "offset")
+    ]
+    assert id_of(config) == old_id(config, *later)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("variant.up_clamp=7", "variant.gate_clamp=7", "variant.gate_out_clamp=7", "variant.offset=1"),
+        *("variant.mult=2", "variant.norm=rms", "variant.norm=layer", "variant.norm_eps=1e-6"),
+        *("variant.learned=[mult]", "variant.learned_per_unit=[mult]", "variant.value=tanh", "init=moment"),
+    ],
+)
+def test_the_id_follows_every_part_of_the_formula(word: str, tiny_config: TinyConfig) -> None:
+    assert id_of(tiny_config(word)) != id_of(tiny_config())
+    assert id_of(tiny_config(word)) == old_id(tiny_config(word))
+
+
+def test_the_id_follows_the_constants(tiny_config: TinyConfig) -> None:
+    words = ("variant=swiglu_beta", "variant.gate_args.beta=")
+    ids = {value: id_of(tiny_config(words[0], f"{words[1]}{value}")) for value in ("1", "1.0", "0", "2")}
+    assert ids["1"] == ids["1.0"] == id_of(tiny_config(words[0]))
+    assert len(set(ids.values())) == 3
 
 
 def test_the_id_follows_text_and_tokenizer(tiny_config: TinyConfig) -> None:
@@ -123,6 +175,14 @@ def test_an_edited_config_is_named_by_its_first_key_and_nothing_is_overwritten(
     assert path.read_text() == text.replace(old, new)
     with pytest.raises(DataError, match="was edited"):
         run.config()
+
+
+def test_a_constant_put_into_a_config_is_noticed(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    run = make_folder_of(tiny_config, tmp_path)
+    path = run.path / "config.yaml"
+    path.write_text(path.read_text().replace("gate_args: {}", "gate_args:\n    beta: 2.0"))
+    with pytest.raises(DataError, match=r"variant\.gate_args\.beta is 2\.0 there and None"):
+        make_folder_of(tiny_config, tmp_path)
 
 
 def test_a_config_that_is_no_longer_one_is_refused(tiny_config: TinyConfig, tmp_path: Path) -> None:

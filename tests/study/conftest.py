@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,17 @@ def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
         *words: str,
         diverged: bool = False,
         data: str = "d",
+        plugins: Sequence[dict[str, Any]] = (),
         **changes: Any,
     ) -> Run:
         config = tiny_config(f"variant={variant}", *words)
         config.seed = seed
-        facts = {"data_fingerprint": data, "tokenizer_fingerprint": "t", "vocab_size": 257}
+        facts = {
+            "data_fingerprint": data,
+            "tokenizer_fingerprint": "t",
+            "vocab_size": 257,
+            "plugins": list(plugins),
+        }
         facts["run_id"] = make_run_id(config, facts)
         run = open_run(output_dir, config, facts)
         if diverged:

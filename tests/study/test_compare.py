@@ -174,6 +174,62 @@ def test_an_arm_can_be_any_key_that_determines_a_result(make_run: MakeRun) -> No
     assert [arm.arm for arm in table.arms] == ["optim.lr=0.001", "optim.lr=0.002"]
 
 
+def test_two_formulas_under_one_name_are_two_arms(make_run: MakeRun) -> None:
+    runs = [
+        make_run("swiglu", seed, loss + seed, *words)
+        for words, loss in (((), 1.0), (("variant.up_clamp=7",), 2.0), (("variant.up_clamp=9",), 3.0))
+        for seed in range(2)
+    ]
+    table = only_table(compare_runs(runs, refuse_mixed=True))
+    assert [(arm.arm, arm.mean_loss_nats, arm.n_planned) for arm in table.arms] == [
+        ("swiglu", 1.5, 2),
+        ("swiglu up_clamp=7.0", 2.5, 2),
+        ("swiglu up_clamp=9.0", 3.5, 2),
+    ]
+    assert table.baseline == "swiglu"
+
+
+@pytest.mark.parametrize(
+    ("variant", "words", "names"),
+    [
+        ("swiglu", ("variant.mult=2",), ["swiglu mult=1.0", "swiglu mult=2.0"]),
+        ("swiglu", ("variant.norm=rms",), ["swiglu", "swiglu norm=rms"]),
+        (
+            "swiglu_beta",
+            ("variant.gate_args.beta=2",),
+            ["swiglu_beta gate_args.beta=1.0", "swiglu_beta gate_args.beta=2.0"],
+        ),
+        ("swiglu", ("variant.learned=[mult]",), ["swiglu learned=['mult']", "swiglu learned=[]"]),
+        (
+            "swiglu",
+            ("variant.gate=gelu", "variant.up_clamp=7"),
+            ["swiglu gate=gelu up_clamp=7.0", "swiglu gate=silu"],
+        ),
+    ],
+)
+def test_an_arm_is_named_by_what_it_does_not_share(
+    variant: str, words: tuple[str, ...], names: list[str], make_run: MakeRun
+) -> None:
+    runs = [make_run(variant, 0, 1.0), make_run(variant, 0, 2.0, *words), make_run("relu", 0, 3.0)]
+    table = only_table(compare_runs(runs))
+    assert sorted(arm.arm for arm in table.arms) == sorted([*names, "relu"])
+
+
+def test_what_does_not_determine_a_result_makes_no_arm(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0), make_run("swiglu", 0, 1.0)]
+    runs += [make_run("swiglu", 1, 3.0, "variant.formula=other", "variant.family=own")]
+    arm = arm_of(only_table(compare_runs(runs)), "swiglu")
+    assert (arm.mean_loss_nats, arm.n_planned) == (2.0, 2)
+
+
+def test_one_name_with_two_plugins_behind_it_is_two_arms(make_run: MakeRun) -> None:
+    runs = [
+        make_run("swiglu", 0, loss, plugins=[{"name": "p.py", "sha256": sha, "functions": ["silu"]}])
+        for loss, sha in ((1.0, "a" * 64), (2.0, "b" * 64))
+    ]
+    assert len({arm.arm for arm in only_table(compare_runs(runs)).arms}) == 2
+
+
 @pytest.mark.parametrize("key", ["nosuch", "train.log_every", ""])
 def test_a_key_that_makes_no_arm_is_refused(key: str, nine_runs: list[Run]) -> None:
     with pytest.raises(ConfigError, match="--arms"):

@@ -72,6 +72,8 @@ SETTINGS = [
     ("optim=muon", "variant=relu", "model.ffn_bias=true", "model.tied_embeddings=true"),
     ("optim=adafactor",),
     ("optim=adafactor", "variant=relu", "model.ffn_bias=true", "model.tied_embeddings=true"),
+    ("variant=relu2", "init=moment"),
+    ("variant=swiglu_oai", "variant.learned=[gate.beta]", "variant.learned_per_unit=[offset]"),
 ]
 
 
@@ -110,6 +112,42 @@ def _drop_generators(patch: pytest.MonkeyPatch) -> None:
 
 def _drop_weights(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(progress, "load_weights", lambda *arguments: None)
+
+
+def _drop_learned(patch: pytest.MonkeyPatch) -> None:
+    restore = progress.load_weights
+
+    def forget(model: torch.nn.Module, *arguments: Any) -> None:
+        learned = {n: p.detach().clone() for n, p in model.named_parameters() if ".learned." in n}
+        restore(model, *arguments)  # type: ignore[arg-type]
+        model.load_state_dict(learned, strict=False)
+
+    patch.setattr(progress, "load_weights", forget)
+
+
+def _drop_state_of_learned(patch: pytest.MonkeyPatch) -> None:
+    unpack = progress.unpack_optimizer
+
+    def forget(optimizer: Any, model: Any, tensors: dict[str, Any]) -> None:
+        unpack(optimizer, model, {name: t for name, t in tensors.items() if ".learned." not in name})
+
+    patch.setattr(progress, "unpack_optimizer", forget)
+
+
+@pytest.mark.parametrize("variant", ["xielu", "swiglu_mult", "reglu2_norm", "polyrelu"])
+@pytest.mark.parametrize("mutilate", [_drop_learned, _drop_state_of_learned])
+def test_a_loader_that_forgets_learned_arguments_is_noticed(
+    mutilate: Callable[[pytest.MonkeyPatch], None],
+    variant: str,
+    train: Train,
+    resume: Resume,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = (f"variant={variant}", "optim.lr=0.02", "train.steps=6")
+    straight = train(*words, output_dir=tmp_path / "straight")
+    mutilate(monkeypatch)
+    assert resume(*words)["parameters_sha256"] != straight["parameters_sha256"]
 
 
 def _drop_progress(keep: tuple[str, ...]) -> Callable[[pytest.MonkeyPatch], None]:
