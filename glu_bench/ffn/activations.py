@@ -197,7 +197,10 @@ def find_activation(name: str) -> Activation:
     """
     if name not in ACTIVATIONS:
         known = ", ".join(sorted(ACTIVATIONS))
-        raise ConfigError(f"no activation named '{name}'; known: {known}{suggest(name, ACTIVATIONS)}")
+        raise ConfigError(
+            f"no activation named '{name}'; known: {known}{suggest(name, ACTIVATIONS)}"
+            "; a function of your own comes with --plugin FILE"
+        )
     return ACTIVATIONS[name]
 
 

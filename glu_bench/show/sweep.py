@@ -106,6 +106,7 @@ def _shorten(run_id: str) -> str:
 
 def render_tuning(choices: Sequence[Choice]) -> Table:
     """What tuning tried for each arm: mean validation loss at each setting, the chosen one marked."""
+    common = set.intersection(*(set(choice.arm.split()) for choice in choices)) if len(choices) > 1 else set()
     settings = list(dict.fromkeys(_spell(point.values) for choice in choices for point in choice.curve))
     rows = []
     for choice in choices:
@@ -115,10 +116,10 @@ def render_tuning(choices: Sequence[Choice]) -> Table:
             point = found.get(setting)
             mark = "*" if point and point.values == choice.chosen else ""
             cells.append(fixed(point.mean_loss_nats if point else None) + mark)
-        edge = ", ".join(f"{key} at the {side} end" for key, side in choice.edges.items())
-        rows.append((choice.arm, *cells, edge))
-    columns = ("tuning, val loss", *settings, "")
-    return render_rows("", columns, rows)
+        edge = ", ".join(f"best at the {side} end: --widen" for side in choice.edges.values())
+        name = " ".join(word for word in choice.arm.split() if word not in common)
+        rows.append((name or "all", *cells, edge))
+    return render_rows("validation loss by tuning", ("arm", *settings, ""), rows)
 
 
 def _spell(values: Mapping[str, str]) -> str:

@@ -1,0 +1,166 @@
+"""Every arm tuned over the same values, and the choice kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glu_bench.config import load_config
+from glu_bench.errors import ConfigError, DataError
+from glu_bench.runs.record import read_record, write_record
+from glu_bench.study.compare import compare_runs
+from glu_bench.study.plan import Plan
+from glu_bench.study.tuning import Tuning, choose_values, list_tuned, make_request, widen
+from tests.conftest import Command
+
+Losses = Callable[[str, float, int], float | None]
+
+
+def pretend(loss_of: Losses) -> Callable[[Plan], None]:
+    """An executor that writes each run's record, its loss given by variant, rate and seed."""
+
+    def execute(plan: Plan) -> None:
+        for planned in plan.runs:
+            config = planned.config or load_config(planned.words)  # read from disk it has none
+            loss = loss_of(config.variant.name, config.optim.lr, config.seed)
+            path = plan.run(planned).path
+            path.mkdir(parents=True, exist_ok=True)
+            if loss is not None:
+                write_record(path / "result.json", {"val_loss_nats": loss, "tokens_per_s": 1.0})
+
+    return execute
+
+
+def bowl(best: dict[str, float]) -> Losses:
+    return lambda variant, rate, seed: (rate / best[variant] - 1) ** 2 + seed / 1000
+
+
+@pytest.fixture
+def words(tiny_words: list[str]) -> list[str]:
+    return [*tiny_words, "variant=gelu,swiglu", "seed=0,1"]
+
+
+def make_tuning(words: list[str], tmp_path: Path, *tune: str, name: str = "mine") -> Tuning:
+    request = make_request(words, tune or ["optim.lr=1e-3,2e-3,4e-3"], [100, 101], None)
+    return Tuning(request=request, output_dir=tmp_path, name=name)
+
+
+def test_every_arm_gets_the_same_grid_and_its_own_best(words: list[str], tmp_path: Path) -> None:
+    tuning = make_tuning(words, tmp_path)
+    choices = tuning.choose(pretend(bowl({"gelu": 2e-3, "swiglu": 4e-3})), wider=False)
+    assert [choice.chosen for choice in choices] == [{"optim.lr": "0.002"}, {"optim.lr": "0.004"}]
+    assert [choice.edges for choice in choices] == [{}, {"optim.lr": "high"}]
+    assert [[point.n_planned for point in choice.curve] for choice in choices] == [[2, 2, 2]] * 2
+    assert choices[0].curve[1].mean_loss_nats == pytest.approx(0.1005)
+    plan = tuning.confirm(choices)
+    made = [(p.config.variant.name, p.config.seed, p.config.optim.lr) for p in plan.runs if p.config]
+    assert made == [("gelu", 0, 2e-3), ("gelu", 1, 2e-3), ("swiglu", 0, 4e-3), ("swiglu", 1, 4e-3)]
+    record = read_record(plan.folder / "tuning.json")
+    assert set(record["runs"]) == {planned.run_id for planned in plan.runs}
+    assert len(record["arms"][0]["curve"]) == 3
+
+
+def test_a_setting_that_diverged_on_one_seed_is_not_chosen(words: list[str], tmp_path: Path) -> None:
+    even = bowl({"gelu": 4e-3, "swiglu": 4e-3})
+
+    def execute_at(variant: str, rate: float, seed: int) -> float | None:
+        return None if (variant, rate, seed) == ("gelu", 4e-3, 101) else even(variant, rate, seed)
+
+    choices = make_tuning(words, tmp_path).choose(pretend(execute_at), wider=False)
+    assert [choice.chosen["optim.lr"] for choice in choices] == ["0.002", "0.004"]
+    assert choices[0].curve[2].mean_loss_nats is None
+    assert len(choices[0].curve[2].losses_nats) == 1
+
+
+def test_an_arm_that_finished_nowhere_is_said(words: list[str], tmp_path: Path) -> None:
+    tuning = make_tuning(words, tmp_path)
+    with pytest.raises(DataError, match="gelu"):
+        tuning.choose(pretend(lambda variant, rate, seed: None if variant == "gelu" else 1.0), wider=False)
+
+
+def test_widening_adds_a_value_beyond_for_every_arm_until_none_ends_the_grid(
+    words: list[str], tmp_path: Path
+) -> None:
+    tuning = make_tuning(words, tmp_path)
+    choices = tuning.choose(pretend(bowl({"gelu": 2e-3, "swiglu": 8e-3})), wider=True)
+    assert [choice.chosen["optim.lr"] for choice in choices] == ["0.002", "0.008"]
+    assert all(len(choice.curve) == 5 for choice in choices)  # 0.008, then 0.016 shows that it was the best
+    assert not any(choice.edges for choice in choices)
+    # the same command again finds the wider grid and the same choice
+    again = make_tuning(words, tmp_path).choose(pretend(bowl({"gelu": 2e-3, "swiglu": 8e-3})), wider=False)
+    assert [(c.arm, c.chosen) for c in again] == [(c.arm, c.chosen) for c in choices]
+    assert not any(choice.edges for choice in again)
+
+
+@pytest.mark.parametrize(
+    ("word", "best", "further"),
+    [("optim.lr=1e-3,2e-3", 1e-3, "0.0005"), ("optim.weight_decay=0,0.1,0.2", 0.2, "0.3")],
+)
+def test_the_value_beyond(word: str, best: float, further: str, words: list[str], tmp_path: Path) -> None:
+    tuning = make_tuning(words, tmp_path, word)
+    key = word.partition("=")[0].partition(".")[2]
+
+    def execute(plan: Plan) -> None:
+        for planned in plan.runs:
+            assert planned.config is not None
+            loss = abs(getattr(planned.config.optim, key) - best)
+            path = plan.run(planned).path
+            path.mkdir(parents=True, exist_ok=True)
+            write_record(path / "result.json", {"val_loss_nats": loss})
+
+    plan = tuning.plan()
+    execute(plan)
+    wider = widen(tuning.request, choose_values(plan, tuning.request))
+    assert wider is not None
+    assert next(iter(wider.tuned.values()))[-1] == further
+
+
+@pytest.mark.parametrize(
+    ("tune", "seeds", "message"),
+    [
+        (["optim.lr=1e-3"], [100], "at least two values"),
+        (["seed=1,2"], [100], "set by the sweep itself"),
+        (["variant=relu,gelu"], [100], "set by the sweep itself"),
+        (["optim.lrr=1,2"], [100], "did you mean"),
+        (["optim.lr=1e-3,2e-3"], [1, 100], "also a seed of the sweep"),
+        (["optim.lr=1e-3,2e-3"], [100, 100], "each once"),
+        (["optim.lr=1e-3,2e-3"], [], "--tune-seeds"),
+    ],
+)
+def test_a_request_that_cannot_be_is_one_line(
+    tune: list[str], seeds: list[int], message: str, words: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_request(words, tune, seeds, None)
+
+
+def test_an_edited_record_is_refused(words: list[str], tmp_path: Path) -> None:
+    tuning = make_tuning(words, tmp_path)
+    plan = tuning.confirm(tuning.choose(pretend(bowl({"gelu": 2e-3, "swiglu": 4e-3})), wider=False))
+    path = plan.folder / "tuning.json"
+    path.write_text(path.read_text().replace("0.002", "0.001"))
+    with pytest.raises(DataError, match="edited"):
+        list_tuned(tmp_path)
+
+
+@pytest.mark.slow
+def test_tuned_and_untuned_runs_have_tables_of_their_own(
+    tiny_words: list[str], call_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*tiny_words, "variant=gelu,swiglu", "seed=0,1"]
+    common = ["--output-dir", str(tmp_path), "--quiet", "-j", "2"]
+    assert call_command("sweep", *words, *common).code == 0
+    tune = ["--tune", "optim.lr=2e-3,8e-3", "--tune-seeds", "100", "--name", "tuned"]
+    ended = call_command("sweep", *words, *tune, *common, "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["planned"] == 4
+    tables = compare_runs(sorted((tmp_path / "runs").iterdir()))
+    described: dict[str, Any] = {table.setting: table for table in tables}
+    tuned = next(table for setting, table in described.items() if "lr tuned" in setting)
+    assert {(arm.arm, arm.n_finished) for arm in tuned.arms} == {("gelu", 2), ("swiglu", 2)}
+    assert any("by tuning, the high end of the grid: --widen" in line for line in tuned.warnings)
+    assert any("lr 0.002" in setting for setting in described)
