@@ -179,11 +179,16 @@ def test_a_run_lost_to_a_quicker_sweep_is_looked_at_again(
 def test_a_run_that_hangs_is_ended_after_its_time(behave: Behave, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setattr(room, "GRACE_S", 0.5)
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    plan = behave(deaf, WAIT, FINISH)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    saves = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(143)));"
+        "time.sleep(600)"
+    )
+    plan = behave(deaf, saves, FINISH)
     found = ended(plan, limits=Limits(run_timeout_s=2.0))
     assert [found[i].status for i in range(3)] == ["timeout", "timeout", "complete"]
     assert found[0].reason == "timeout: more than 2 s"
+    assert log_path(plan, plan.runs[1]).read_text() == "saved\n"  # asked before it is killed
 
 
 def test_a_recorded_failure_is_tried_again_only_when_asked(behave: Behave) -> None:
@@ -239,7 +244,7 @@ def sweep_command(tmp_path: Path, *words: str) -> list[str]:
 
 def slow_words(tiny_words: list[str]) -> list[str]:
     words = [word for word in tiny_words if not word.startswith(("train.steps", "train.eval_every"))]
-    return [*words, "train.steps=150", "train.eval_every=50", "seed=range(0,4)"]
+    return [*words, "train.steps=400", "train.eval_every=200", "seed=range(0,4)"]
 
 
 def hash_folder(path: Path) -> str:
@@ -261,10 +266,11 @@ def test_a_killed_parent_takes_its_runs_along_and_the_same_command_does_the_rest
         time.sleep(0.02)
     parent.kill()
     parent.wait()
+    n_finished = len(list(tmp_path.glob("runs/*/result.json")))
     while any(is_locked(path) for path in tmp_path.glob("runs/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     finished = {path.parent: hash_folder(path.parent) for path in tmp_path.glob("runs/*/result.json")}
-    assert 1 <= len(finished) < 4
+    assert 1 <= len(finished) == n_finished < 4  # none trained on without its parent
     done = subprocess.run(command, env=command_env(), capture_output=True, check=False, timeout=120)
     found = json.loads(done.stdout)
     assert done.returncode == 0
