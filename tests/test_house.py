@@ -15,12 +15,25 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "files", "keys", "schema", "rules", "config", "device", "allocator", "ffn", "lm", "data"),
+    *(
+        "errors",
+        "files",
+        "keys",
+        "schema",
+        "rules",
+        "config",
+        "launch",
+        "device",
+        "allocator",
+        "ffn",
+        "lm",
+        "data",
+    ),
     *("runs", "evaluate", "train", "study", "cost", "interop", "show", "cli"),
 )
 DOORS = {
-    "hydra": ("config",),
-    "omegaconf": ("config",),
+    "hydra": ("config", "launch"),
+    "omegaconf": ("config", "launch"),
     "yaml": ("config",),
     "datasets": ("data",),
     "rich": ("show",),

@@ -37,17 +37,24 @@ def sweep(
 
     Example: glu-bench sweep variant=relu,gelu,geglu,swiglu seed=0,1 train=quick
     """
-    from glu_bench.errors import SweepIncompleteError
+    from glu_bench.errors import ConfigError, SweepIncompleteError
     from glu_bench.ffn.plugins import load_plugins
+    from glu_bench.launch import check_launcher, split_words
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.sweep import SweepScreen
     from glu_bench.show.tables import render_rows
+    from glu_bench.study.engine import run_on_engine
     from glu_bench.study.plan import make_plan
     from glu_bench.study.sweep import RunEnded, run_plan
 
+    words, launcher_words = split_words(settings or [])
+    if launcher_words:
+        engine = check_launcher(launcher_words)
+        if n_parallel > 1:
+            raise ConfigError(f"-j {n_parallel}: for runs on this machine; {engine} has options of its own")
     load_plugins(plugin or [])
     plan = make_plan(
-        settings or [],
+        words,
         output_dir,
         name=name,
         config_dir=config_dir,
@@ -67,8 +74,13 @@ def sweep(
     extra += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
     ended: list[RunEnded] = []
     stderr = make_stderr()
+    events = (
+        run_on_engine(plan, launcher_words, extra_words=tuple(extra))
+        if launcher_words
+        else run_plan(plan, n_parallel=n_parallel, extra_words=tuple(extra))
+    )
     with SweepScreen(stderr, plan, quiet) as screen:
-        for event in run_plan(plan, n_parallel=n_parallel, extra_words=tuple(extra)):
+        for event in events:
             screen.show(event)
             if isinstance(event, RunEnded):
                 ended.append(event)

@@ -6,7 +6,6 @@ folders, never from what a process says of itself. The same sweep again does wha
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from glu_bench.errors import InterruptedRunError
 from glu_bench.files import hold_lock, make_folder
+from glu_bench.study.job import end_with_parent
 from glu_bench.study.plan import Plan, PlannedRun
 
 POLL_S = 0.2
@@ -90,7 +90,7 @@ def _run_plan(plan: Plan, n_parallel: int, extra_words: tuple[str, ...]) -> Iter
             for planned, process in list(in_flight.items()):
                 if process.poll() is not None:
                     del in_flight[planned]
-                    yield _judge(plan, planned, process.returncode)
+                    yield judge_run(plan, planned, process.returncode)
             if stop and not in_flight:
                 number = signal.Signals(stop[0])
                 raise InterruptedRunError(
@@ -131,16 +131,12 @@ def _start(
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the runs once, through `forward`
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
 
 
-def _end_with_parent() -> None:
-    pr_set_pdeathsig = 1  # linux/prctl.h: a SIGKILLed parent ends its runs, which save first
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def _judge(plan: Plan, planned: PlannedRun, code: int) -> RunEnded:
+def judge_run(plan: Plan, planned: PlannedRun, code: int) -> RunEnded:
+    """What became of a run whose process ended with this code, a signal as a negative number."""
     run, log = plan.run(planned), log_path(plan, planned)
     if run.outcome() == "complete":
         return RunEnded(planned, "complete", None, log)
