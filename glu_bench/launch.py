@@ -24,6 +24,7 @@ DEFAULTS = {
     # what a run prints is in its log; a killed one is reported, the same command goes on with it
     "ray": {
         "hydra.launcher.ray.init.log_to_driver": "false",
+        "hydra.launcher.ray.init.logging_level": "error",
         "hydra.launcher.ray.remote.max_retries": "0",
     },
 }
