@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -117,12 +118,20 @@ def test_a_launcher_that_leaves_early_does_not_end_the_waiting(
     """One job is killed with its worker, one never begins, one goes on and completes."""
     plan = behave(finish, finish, finish)
 
+    def go_on(folder: Path) -> None:
+        with hold_lock(folder):
+            begun.set()
+            time.sleep(0.5)
+            finish(plan.run(plan.runs[2]).path)
+
+    begun = threading.Event()
+
     def leave(self: Launcher, n_jobs: int) -> None:
         (folder,) = (plan.folder / "jobs").iterdir()
-        (folder / "0").mkdir()
-        with hold_lock(folder / "2" if (folder / "2").mkdir() is None else folder):
-            time.sleep(0.3)
-            finish(plan.run(plan.runs[2]).path)
+        for number in (0, 2):
+            (folder / str(number)).mkdir()
+        threading.Thread(target=go_on, args=(folder / "2",)).start()
+        begun.wait()
         raise RuntimeError("job 0 failed")
 
     monkeypatch.setattr(Launcher, "launch", leave)

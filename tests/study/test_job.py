@@ -75,8 +75,9 @@ def test_a_run_that_slurm_stopped_is_not_over_for_submitit(
     put_in_place("sys.exit(143)", tmp_path, monkeypatch)
     with pytest.raises(SystemExit):
         run_job(job(launch, 0))
-    put_in_place("pass", tmp_path, monkeypatch)
-    run_job(job(launch, 0))  # the next attempt
+    ended = launch.folder / "0" / "ended.json"
+    put_in_place(f"sys.exit(os.path.exists({str(ended)!r}))", tmp_path, monkeypatch)
+    run_job(job(launch, 0))  # the next attempt, during which nothing has ended
     assert launch.exit_code(0) == 0
 
 
