@@ -22,6 +22,7 @@ ROOMS = (
         "schema",
         "rules",
         "config",
+        "launch",
         "grid",
         "device",
         "allocator",
@@ -29,11 +30,11 @@ ROOMS = (
         "lm",
         "data",
     ),
-    *("data", "runs", "evaluate", "train", "study", "cost", "interop", "show", "cli"),
+    *("runs", "evaluate", "train", "study", "cost", "interop", "show", "cli"),
 )
 DOORS = {
-    "hydra": ("config",),
-    "omegaconf": ("config",),
+    "hydra": ("config", "launch"),
+    "omegaconf": ("config", "launch"),
     "yaml": ("config",),
     "datasets": ("data",),
     "rich": ("show",),

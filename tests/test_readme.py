@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ import glu_bench
 from glu_bench.config import expand_grid, load_config
 from glu_bench.ffn import activations, plugins
 from glu_bench.ffn.formula import load_variant
+from glu_bench.launch import check_launcher, split_words
 from tests.conftest import REPO, Command
 
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -30,6 +32,11 @@ COMMANDS = [
     for command in line.split("&&")
     if "glu-bench" in (words := shlex.split(command, comments=True))[0]
 ]
+
+
+def is_installed(launcher: str) -> bool:
+    package = {"submitit_slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher"}[launcher]
+    return any(importlib.metadata.distributions(name=package))
 
 
 @pytest.fixture
@@ -58,7 +65,9 @@ def test_every_command_of_the_readme_composes(words: list[str], own_configs: Pat
         assert words[1] in known | {"--install-completion"}
         return
     config_dir = own_configs if "--config-dir" in words else None
-    settings = [word for word in words[2:] if "=" in word]
+    settings, launcher_words = split_words([word for word in words[2:] if "=" in word])
+    if launcher_words and is_installed(launcher_words[0].partition("=")[2]):
+        check_launcher(launcher_words)
     for combination in expand_grid(settings, config_dir):
         load_config(combination, config_dir)
 

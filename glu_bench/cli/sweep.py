@@ -70,13 +70,24 @@ def sweep(
 
     Example: glu-bench sweep variant=relu,gelu,geglu,swiglu seed=0,1 train=quick
     """
+    from glu_bench.errors import ConfigError
     from glu_bench.ffn.plugins import load_plugins
+    from glu_bench.launch import check_launcher, split_words
     from glu_bench.show.console import make_stderr, plain
     from glu_bench.show.sweep import SweepScreen, render_tuning
+    from glu_bench.study.engine import run_on_engine
     from glu_bench.study.plan import make_plan
     from glu_bench.study.sweep import Limits, RunEnded, run_plan
     from glu_bench.study.tuning import Tuning, make_request
 
+    words, launcher_words = split_words(settings or [])
+    if launcher_words:
+        engine = check_launcher(launcher_words)
+        if n_parallel is not None or fail_fast or run_timeout is not None or max_hours is not None:
+            raise ConfigError(
+                f"-j, --fail-fast, --run-timeout, --max-hours: for this machine; {engine} has options "
+                "of its own"
+            )
     load_plugins(plugin or [])
     extra = ["--config-dir", str(config_dir.resolve())] if config_dir else []
     extra += ["--allow-unmatched"] if allow_unmatched else []
@@ -90,19 +101,23 @@ def sweep(
 
     def execute(plan: Plan) -> list[RunEnded]:
         stderr = make_stderr()
-        slots, remark = _choose_slots(plan, n_parallel, per_gpu)
-        if remark and not quiet:
-            stderr.print(plain(remark))
+        if launcher_words:
+            events = run_on_engine(plan, launcher_words, retry_failed=retry_failed, extra_words=tuple(extra))
+        else:
+            slots, remark = _choose_slots(plan, n_parallel, per_gpu)
+            if remark and not quiet:
+                stderr.print(plain(remark))
+            events = run_plan(plan, slots=slots, limits=limits, extra_words=tuple(extra))
         ended: list[RunEnded] = []
         with SweepScreen(stderr, plan, quiet) as screen:
-            for event in run_plan(plan, slots=slots, limits=limits, extra_words=tuple(extra)):
+            for event in events:
                 screen.show(event)
                 if isinstance(event, RunEnded):
                     ended.append(event)
         return ended
 
     if tune:
-        request = make_request(settings or [], tune, _read_seeds(tune_seeds), config_dir)
+        request = make_request(words, tune, _read_seeds(tune_seeds), config_dir)
         tuning = Tuning(
             request=request,
             output_dir=output_dir,
@@ -119,7 +134,7 @@ def sweep(
         plan = tuning.confirm(choices)
     else:
         plan = make_plan(
-            settings or [],
+            words,
             output_dir,
             name=name,
             config_dir=config_dir,

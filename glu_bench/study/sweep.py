@@ -7,7 +7,6 @@ and two of them at once share the work: a run belongs to whoever holds its folde
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from glu_bench.errors import BusyError, InterruptedRunError
 from glu_bench.files import is_locked, make_folder, write_json
 from glu_bench.runs.folder import Run
+from glu_bench.study.job import end_with_parent
 from glu_bench.study.plan import Plan, PlannedRun
 from glu_bench.study.slots import Slot
 
@@ -91,7 +91,7 @@ def run_plan(
     """
     waiting: list[PlannedRun] = []
     for planned in plan.runs:
-        settled = _settle(plan, planned, limits.retry_failed)
+        settled = settle_run(plan, planned, limits.retry_failed)
         if settled is None:
             waiting.append(planned)
         else:
@@ -148,7 +148,7 @@ class _Pool:
                 if code == BusyError.exit_code:
                     waiting.append(planned)  # another sweep was quicker; see what becomes of it
                     continue
-                ended = _judge(self.plan, planned, code, self._reason_for_end(flight))
+                ended = judge_run(self.plan, planned, code, self._reason_for_end(flight))
                 yield ended
                 if self.limits.fail_fast and ended.status not in ("complete", "interrupted"):
                     self.stop()
@@ -174,7 +174,7 @@ class _Pool:
                 continue  # another process trains it
             waiting.remove(planned)
             # between the plan and now another sweep may have done it
-            settled = _settle(self.plan, planned, self.limits.retry_failed)
+            settled = settle_run(self.plan, planned, self.limits.retry_failed)
             if settled is not None:
                 yield settled
                 continue
@@ -203,7 +203,7 @@ def log_path(plan: Plan, planned: PlannedRun) -> Path:
     return plan.folder / "logs" / f"{planned.run_id}.log"
 
 
-def _settle(plan: Plan, planned: PlannedRun, retry_failed: bool) -> RunEnded | None:
+def settle_run(plan: Plan, planned: PlannedRun, retry_failed: bool) -> RunEnded | None:
     """How a run ended before, if nothing is to be done about it now."""
     run = plan.run(planned)
     outcome = run.outcome()
@@ -233,17 +233,15 @@ def _start(
             stderr=subprocess.STDOUT,
             env={**os.environ, **slot.env},
             start_new_session=True,  # Ctrl-C reaches the runs once, through `hear`
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
 
 
-def _end_with_parent() -> None:
-    pr_set_pdeathsig = 1  # linux/prctl.h: a SIGKILLed parent ends its runs, which save first
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+def judge_run(plan: Plan, planned: PlannedRun, code: int, reason: str | None = None) -> RunEnded:
+    """What became of a run whose process ended with this code, a signal as a negative number.
 
-
-def _judge(plan: Plan, planned: PlannedRun, code: int, reason: str | None) -> RunEnded:
-    """What became of a run whose process ended; a failure it could not record itself is recorded."""
+    A failure that the run could not record itself is recorded; `reason` says why it was ended.
+    """
     run, log = plan.run(planned), log_path(plan, planned)
     if run.outcome() == "complete":
         return RunEnded(planned, "complete", None, log)

@@ -1,0 +1,100 @@
+"""What a worker does for one run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from glu_bench.launch import JobConfig
+from glu_bench.study import job as room
+from glu_bench.study.job import Launch, list_launches, run_job, write_launch
+
+INTERPRETER = sys.executable
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    """A launch of two jobs."""
+    words = {"a-s0": ["seed=0"], "a-s1": ["seed=1", "train.threads=3"]}
+    return write_launch(tmp_path / "jobs" / "0000", "basic", words, tmp_path / "out", tmp_path / "logs")
+
+
+def job(launch: Launch, number: int) -> JobConfig:
+    return JobConfig(folder=str(launch.folder), name="x", number=number)
+
+
+def put_in_place(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that stands for the interpreter: it gets the train command's words."""
+    program = tmp_path / "program"
+    program.write_text(f"#!{INTERPRETER}\nimport os, signal, sys, json\n{code}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(room.sys, "executable", str(program))
+
+
+def test_the_command_is_ours_and_its_output_is_in_the_log(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place("print(json.dumps([sys.argv[1:], os.getcwd()]))", tmp_path, monkeypatch)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "2")
+    before = str(Path.cwd())
+    monkeypatch.chdir(tmp_path)  # a worker starts anywhere
+    for number, own in enumerate((["seed=0", "train.threads=2"], ["seed=1", "train.threads=3"])):
+        assert not launch.has_begun(number)
+        run_job(job(launch, number))
+        assert (launch.has_begun(number), launch.exit_code(number), launch.is_alive(number)) == (
+            True,
+            0,
+            False,
+        )
+        said = json.loads((tmp_path / "logs" / f"a-s{number}.log").read_text())
+        options = ["--output-dir", str(tmp_path / "out"), "--quiet"]
+        assert said == [["-m", "glu_bench", "train", *own, *options], before]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("sys.exit(4)", 4), ("os.kill(os.getpid(), signal.SIGKILL)", -9), ("sys.exit(143)", 143)],
+)
+def test_how_the_process_ended_is_put_down_and_not_judged(
+    code: str, expected: int, launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SUBMITIT_EXECUTOR", raising=False)
+    put_in_place(code, tmp_path, monkeypatch)
+    run_job(job(launch, 0))
+    assert launch.exit_code(0) == expected
+
+
+def test_a_run_that_slurm_stopped_is_not_over_for_submitit(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")
+    put_in_place("sys.exit(143)", tmp_path, monkeypatch)
+    with pytest.raises(SystemExit):
+        run_job(job(launch, 0))
+    ended = launch.folder / "0" / "ended.json"
+    put_in_place(f"sys.exit(os.path.exists({str(ended)!r}))", tmp_path, monkeypatch)
+    run_job(job(launch, 0))  # the next attempt, during which nothing has ended
+    assert launch.exit_code(0) == 0
+
+
+def test_slurms_warning_does_not_reach_the_run(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place("os.kill(os.getpid(), signal.SIGUSR2); sys.exit(5)", tmp_path, monkeypatch)
+    run_job(job(launch, 0))
+    assert launch.exit_code(0) == 5
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+
+
+def test_launches_are_found_again_and_one_that_was_cut_off_is_passed_over(
+    launch: Launch, tmp_path: Path
+) -> None:
+    (tmp_path / "jobs" / "0001").mkdir()
+    (tmp_path / "jobs" / "0002").mkdir()
+    (tmp_path / "jobs" / "0002" / "launch.json").write_text("{}")
+    assert list_launches(tmp_path / "jobs") == [launch]
+    assert list_launches(tmp_path / "none") == []
