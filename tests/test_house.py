@@ -15,8 +15,8 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "files", "keys", "schema", "rules", "config", "device", "allocator", "ffn", "lm", "data"),
-    *("runs", "evaluate", "train", "study", "cost", "interop", "show", "cli"),
+    *("errors", "faults", "files", "keys", "schema", "rules", "config", "device", "ranks", "allocator"),
+    *("ffn", "lm", "data", "runs", "evaluate", "train", "study", "cost", "interop", "show", "cli"),
 )
 DOORS = {
     "hydra": ("config",),
