@@ -261,8 +261,8 @@ def explain_loss() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or LOSS_WORDS.search(str(error)):
-            first = str(error).splitlines()[0]
-            raise LostRankError(f"another process of the run ended or does not answer ({first})") from None
+            words = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).partition(". ")[0]  # no place in C++
+            raise LostRankError(f"another process of the run ended or does not answer ({words})") from None
         raise
 
 

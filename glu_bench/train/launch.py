@@ -22,7 +22,7 @@ from types import FrameType
 
 from glu_bench.errors import DeviceError, InterruptedRunError, RankFailedError
 from glu_bench.files import make_folder
-from glu_bench.train.reports import FOLDER, RankReport, read_report, read_step
+from glu_bench.train.reports import FOLDER, RankReport, note_failure, read_report, read_step
 from glu_bench.train.stop import ORDERS
 
 POLL_S = 0.05
@@ -66,13 +66,16 @@ def launch_ranks(command: Sequence[str], n_ranks: int, output_dir: Path) -> None
                 process.wait()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if suspects is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        error = _judge(launched, suspects, asked)
-        if PORT_TAKEN not in str(error) or not left:
+        error = None if suspects is None else _judge(launched, suspects, asked)
+        if error is not None and not isinstance(error, InterruptedRunError):
+            if PORT_TAKEN not in str(error) or not left:
+                note_failure(folder, error)
+                raise error
+        shutil.rmtree(folder)
+        if error is not None and isinstance(error, InterruptedRunError):
             raise error
-        shutil.rmtree(folder, ignore_errors=True)
+        if error is None:
+            return
 
 
 def find_port() -> int:
@@ -148,33 +151,34 @@ def _judge(launched: Launched, suspects: list[int], asked: list[int]) -> Excepti
         if code < 0 and code != -signal.SIGABRT and rank not in suspects:
             name = signal.Signals(-code).name + (", possibly out of memory" if code == -9 else "")
             where = _say_step(folder, rank)
-            return DeviceError(f"rank {rank} killed by signal {-code}{where} ({name})")
+            return DeviceError(f"rank {rank} killed by signal {-code}{where} ({name}); logs in {folder}")
     causes = [report for report in reports if report and _is_cause(report)]
     if causes:
-        return _repeat(min(causes, key=lambda report: report.ended_at_s), folder)
+        first = min(causes, key=lambda report: report.ended_at_s)
+        common = len({report.message for report in causes}) == 1 and causes[0].rank == 0
+        return _repeat(first, folder, "" if common else f"rank {first.rank}: ")
     for rank, code in enumerate(codes):
         if code == 0 and reports[rank] is None:
             return DeviceError(f"rank {rank} left early with exit code 0{_say_step(folder, rank)}")
         if code > 0 and reports[rank] is None:
-            where, words = _say_step(folder, rank), _say_log(folder, rank)
-            return RankFailedError(f"rank {rank} ended with exit code {code}{where}{words}", code)
+            where = _say_step(folder, rank) + _say_log(folder, rank)
+            return RankFailedError(f"rank {rank} ended with exit code {code}{where}", code)
     silent = suspects or [rank for rank, report in enumerate(reports) if report is None]
     named = " and ".join(f"rank {rank}" for rank in silent) or "a rank"
     where = _say_step(folder, silent[0]) if silent else ""
-    return DeviceError(f"{named} did not answer in time{where}; it was ended, and the run with it")
+    return DeviceError(f"{named} did not answer in time{where}, and was ended; logs in {folder}")
 
 
 def _is_cause(report: RankReport) -> bool:
     return report.exit_code != 0 and not report.lost
 
 
-def _repeat(report: RankReport, folder: Path) -> Exception:
+def _repeat(report: RankReport, folder: Path, who: str) -> Exception:
     if report.exit_code > 128:
         return InterruptedRunError(report.message, report.exit_code - 128)
     if report.trace is not None:
         text = f"rank {report.rank} failed{_say_step(folder, report.rank)}\n{report.trace.strip()}"
         return RankFailedError(text, report.exit_code)
-    who = f"rank {report.rank}: " if report.rank else ""  # what rank 0 says holds for the run
     return RankFailedError(who + report.message, report.exit_code)
 
 

@@ -42,7 +42,7 @@ from glu_bench.runs.record import append_row, drop_rows_after, write_record
 from glu_bench.train.events import Evaluating, Event, Finished, Logged, Started
 from glu_bench.train.optimizer import make_optimizer
 from glu_bench.train.progress import Progress, pack_state, pack_tensors, restore_progress
-from glu_bench.train.reports import write_step
+from glu_bench.train.reports import write_run, write_step
 from glu_bench.train.result import collect_weights, make_result, write_blocks
 from glu_bench.train.schedule import learning_rate
 from glu_bench.train.shards import Shards, make_shards
@@ -109,6 +109,7 @@ def train_run(
                 yield Finished(run=run, record=run.result(), reused=True)
                 return
             (run.path / "failure.json").unlink(missing_ok=True)
+            write_run(run.path)
             with _note_failure(run), ranks.explain_loss():
                 yield from _train(config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks)
 

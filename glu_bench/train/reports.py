@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glu_bench.errors import DataError, GluBenchError, LostRankError, explain_memory
-from glu_bench.files import explain_disk, make_folder, read_json, write_json
+from glu_bench.errors import DataError, DivergedError, GluBenchError, LostRankError, explain_memory
+from glu_bench.files import explain_disk, make_folder, read_json, write_json, write_text
 from glu_bench.ranks import is_rank
 
 FOLDER = "GLU_BENCH_RANKS_DIR"  # set by the launcher
@@ -45,6 +45,27 @@ def write_step(rank: int, step: int) -> None:
     path = Path(os.environ[FOLDER]) / f"rank-{rank}.step"
     with explain_disk(path, 8), path.open("wb") as file:
         file.write(struct.pack("<q", step))
+
+
+def write_run(path: Path) -> None:
+    """Note the run folder, if somebody watches; rank 0 calls it once it has the folder's lock."""
+    if FOLDER in os.environ:
+        write_text(Path(os.environ[FOLDER]) / "run", str(path))
+
+
+def note_failure(folder: Path, error: Exception) -> None:
+    """Write failure.json of the run whose ranks reported here, in the words of whoever watched them.
+
+    What a rank saw of another's going is replaced; a stop or a divergence stands as it is.
+    """
+    try:
+        run = Path((folder / "run").read_text(encoding="utf-8"))
+    except OSError:
+        return  # it did not come as far
+    if getattr(error, "exit_code", 1) in (DivergedError.exit_code, 130, 143):
+        return
+    reason = str(error).splitlines()[-1]  # of a bug, what was raised
+    write_json(run / "failure.json", {"status": "failed", "reason": reason})
 
 
 def read_step(folder: Path, rank: int) -> int | None:
