@@ -50,32 +50,37 @@ def launch_ranks(command: Sequence[str], n_ranks: int, output_dir: Path) -> None
     make_folder(output_dir / ".ranks")
     for left in range(N_PORTS - 1, -1, -1):
         folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=output_dir / ".ranks"))
-        asked: list[int] = []
+        error = _run_once(command, n_ranks, folder)
+        again = left > 0 and PORT_TAKEN in str(error)
+        if error is None or isinstance(error, InterruptedRunError) or again:
+            shutil.rmtree(folder)
+        else:
+            note_failure(folder, error)
+        if not again:
+            break
+    if error is not None:
+        raise error
 
-        def forward(number: int, frame: FrameType | None, asked: list[int] = asked) -> None:
-            asked.append(number)
 
-        before = {number: signal.signal(number, forward) for number in ORDERS.values()}
-        launched = Launched(_start(command, n_ranks, folder, find_port()), folder)
-        try:
-            suspects = _watch(launched, asked)
-        finally:
-            for process in launched.processes:
-                process.kill()
-            for process in launched.processes:
-                process.wait()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        error = None if suspects is None else _judge(launched, suspects, asked)
-        if error is not None and not isinstance(error, InterruptedRunError):
-            if PORT_TAKEN not in str(error) or not left:
-                note_failure(folder, error)
-                raise error
-        shutil.rmtree(folder)
-        if error is not None and isinstance(error, InterruptedRunError):
-            raise error
-        if error is None:
-            return
+def _run_once(command: Sequence[str], n_ranks: int, folder: Path) -> Exception | None:
+    """The ranks from start to end, whatever happens; what the run ended of, None if all is well."""
+    asked: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    before = {number: signal.signal(number, hear) for number in ORDERS.values()}
+    launched = Launched(_start(command, n_ranks, folder, find_port()), folder)
+    try:
+        suspects = _watch(launched, asked)
+    finally:
+        for process in launched.processes:
+            process.kill()
+        for process in launched.processes:
+            process.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return None if suspects is None else _judge(launched, suspects, asked)
 
 
 def find_port() -> int:
