@@ -276,6 +276,7 @@ def _train(
         if progress.step % train.checkpoint_every == 0 or last:
             save()
     stop.nothing_to_save = True
+    asked = ranks.agree_stop(stop.number)  # during the last checkpoint, say
     if asked is not None:
         raise InterruptedRunError(
             f"{run.run_id}: stopped after the last step, before its evaluation; the same command goes on",

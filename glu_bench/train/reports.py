@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import struct
 import sys
@@ -43,8 +44,13 @@ def write_step(rank: int, step: int) -> None:
     if FOLDER not in os.environ:
         return
     path = Path(os.environ[FOLDER]) / f"rank-{rank}.step"
-    with explain_disk(path, 8), path.open("wb") as file:
-        file.write(struct.pack("<q", step))
+    with explain_disk(path, 8):
+        os.pwrite(_open_steps(path), struct.pack("<q", step), 0)
+
+
+@functools.cache  # open for as long as the process lives: on a shared disk opening takes longer than a step
+def _open_steps(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def write_run(path: Path) -> None:
@@ -108,7 +114,8 @@ def end_as_rank(output_dir: Path) -> Iterator[None]:
     if launched:
         _write_report(folder, _make_report(rank, None))
     else:
-        (folder / f"rank-{rank}.step").unlink(missing_ok=True)
+        for name in (f"rank-{rank}.step", *(("run",) if rank == 0 else ())):
+            (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # the last rank takes the folder away
             folder.rmdir()
 
