@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -26,7 +27,7 @@ from glu_bench.lm.init import init_weights
 from glu_bench.ranks import ALONE, Ranks, count_ranks, is_spread, spread_like
 from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 from glu_bench.runs.folder import Run, list_runs
-from glu_bench.train.shards import make_shards
+from glu_bench.train.shards import Shards, make_shards
 from tests.conftest import Ended, TinyConfig, Train, command_env, command_line
 
 STEPS = ("train.steps=20", "train.batch_size=8", "train.eval_every=10", "train.checkpoint_every=5")
@@ -334,6 +335,32 @@ def test_each_rank_gets_a_device_or_its_part_of_the_cores(
     with pytest.raises(ConfigError, match="one device for 8 processes"):
         ranks.place(dataclasses.replace(train, device="cuda:0"))
     assert ALONE.place(train) is train
+
+
+@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
+def test_gradients_are_exchanged_in_the_last_micro_batch_alone(mode: str, tiny_config: TinyConfig) -> None:
+    silent: list[bool] = []
+
+    class Wrapper:
+        def no_sync(self) -> contextlib.AbstractContextManager[None]:
+            silent.append(True)
+            return contextlib.nullcontext()
+
+        def set_requires_gradient_sync(self, needed: bool) -> None:
+            silent.append(not needed)
+
+    model = make_decoder(tiny_config(), 257)
+    shards = Shards(
+        model=model,
+        nats=model.nats,
+        eval_nats=model.nats,
+        ranks=Ranks(mode=mode, size=2),
+        wrapped=Wrapper(),
+    )
+    for last in (False, False, True):
+        with shards.accumulating(last):
+            pass
+    assert silent == ([True, True] if mode == "ddp" else [True, True, False])
 
 
 def test_a_whole_tensor_stays_whole() -> None:
