@@ -139,8 +139,8 @@ def _write_report(folder: Path, report: RankReport) -> None:
     write_json(folder / f"rank-{report.rank}.json", dataclasses.asdict(report))
     elastic = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if elastic and report.exit_code:  # torchrun makes every exit code 1 and prints this file
-        extra = {"timestamp": str(int(time.time())), "py_callstack": report.trace or ""}
-        text = f"glu-bench: {report.message} (exit code {report.exit_code})"
+        text = f"{report.trace or ''}glu-bench: {report.message} (exit code {report.exit_code})"
+        extra = {"timestamp": str(int(time.time())), "py_callstack": text}  # this field of it
         write_json(Path(elastic), {"message": {"message": text, "extraInfo": extra}})
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from glu_bench import schema
+from glu_bench.device import make_autocast
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.decoder import Decoder, call_block
 from glu_bench.lm.recompute import recompute_blocks
@@ -96,6 +97,7 @@ def make_shards(model: Decoder, train: schema.Train, ranks: Ranks, recompute: bo
             forward_sync_buffers=False,
             gradient_as_bucket_view=True,
         )
+        _settle(replica, model, train, ranks)
         return Shards(model=model, nats=replica, eval_nats=nats, ranks=ranks, wrapped=replica)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -108,6 +110,21 @@ def make_shards(model: Decoder, train: schema.Train, ranks: Ranks, recompute: bo
         fully_shard(block, mesh=mesh, ignored_params=set(scalars))
     root: Any = fully_shard(loss, mesh=mesh, ignored_params=set(scalars))
     return Shards(model=model, nats=root, eval_nats=root, ranks=ranks, wrapped=root, single=scalars)
+
+
+def _settle(replica: nn.Module, model: Decoder, train: schema.Train, ranks: Ranks) -> None:
+    """One backward pass for nothing: after the first, torch puts the gradients it sends in another order.
+
+    More than two ranks then add in another order, and a resumed run, whose first pass is another
+    one, would differ in the last bits.
+    """
+    n_rows = train.batch_size // train.grad_accum // ranks.size
+    nothing_BT = torch.zeros(n_rows, model.config.seq_len, dtype=torch.int64, device=train.device)
+    with make_autocast(train.device, train.precision):
+        loss = replica(nothing_BT, nothing_BT).sum()
+    loss.backward()
+    for parameter in model.parameters():
+        parameter.grad = None
 
 
 def _make_nats(model: Decoder, compiled: bool, recompute: bool) -> Nats:

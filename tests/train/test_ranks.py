@@ -33,6 +33,7 @@ from tests.conftest import Ended, TinyConfig, Train, command_env, command_line
 STEPS = ("train.steps=20", "train.batch_size=8", "train.eval_every=10", "train.checkpoint_every=5")
 TWO = ("parallel.devices=2", "parallel.timeout_s=8")
 DDP, FSDP = ("parallel=ddp", *TWO), ("parallel=fsdp", *TWO)
+FOUR = ("parallel=ddp", "parallel.devices=4", "parallel.timeout_s=30")
 
 Launch = Callable[..., Ended]
 
@@ -143,8 +144,8 @@ def stop_at(nth: int) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_two_processes_resume_to_the_bits_of_two_undisturbed(
+@pytest.mark.parametrize("mode", [DDP, FSDP, FOUR], ids=["ddp", "fsdp", "ddp of four"])
+def test_processes_resume_to_the_bits_of_as_many_undisturbed(
     mode: tuple[str, ...], launch: Launch, tmp_path: Path
 ) -> None:
     words = (*mode, "model.dropout=0.1", "train.grad_accum=2")
