@@ -132,7 +132,7 @@ class Ranks:
         """
         for what, (text, error) in facts.items():
             # 48 bits are exact in a double
-            seen = self.gather(int(sha256_bytes(text.encode())[:12], 16))
+            seen = self.gather(int(sha256_bytes(text.encode(errors="surrogatepass"))[:12], 16))
             other = next((rank for rank, number in enumerate(seen) if number != seen[0]), None)
             if other is not None:
                 raise error(f"rank {other} has another {what} than rank 0; nothing was trained")
