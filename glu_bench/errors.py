@@ -52,10 +52,22 @@ class DeviceError(GluBenchError):
     exit_code = 7
 
 
+class LostRankError(DeviceError):
+    """Another process of a distributed run ended or does not answer; its own error is the cause."""
+
+
 class BusyError(GluBenchError):
     """Another process holds the run folder."""
 
     exit_code = 75
+
+
+class RankFailedError(GluBenchError):
+    """A process of a distributed run ended badly; the exit code is that of its own error."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class InterruptedRunError(GluBenchError):
@@ -67,6 +79,18 @@ class InterruptedRunError(GluBenchError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def explain_memory(error: BaseException) -> ResourceError | None:
+    """The error that a shortage of memory is, in one line; None for any other error."""
+    words = ("out of memory", "can't allocate memory")
+    if not isinstance(error, MemoryError) and not (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    ):
+        return None
+    line = str(error).splitlines()[0] if str(error) else "MemoryError"
+    hint = "a smaller model.d_model or train.batch_size, or more train.grad_accum, needs less"
+    return ResourceError(f"out of memory: {line}; {hint}")
 
 
 def show_controls(text: str) -> str:

@@ -80,6 +80,7 @@ def check_config(config: Config) -> None:
     if stride is not None and stride > model.seq_len:
         raise ConfigError(f"evaluation.stride={stride}: at most model.seq_len={model.seq_len}")
     check_optim(config.optim)
+    check_parallel(config)
     if config.optim.schedule == "wsd" and config.optim.warmup_share + config.optim.decay_share > 1:
         raise ConfigError("optim.warmup_share + optim.decay_share must be at most 1 for optim.schedule=wsd")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", train.device):
@@ -93,6 +94,45 @@ def check_config(config: Config) -> None:
             raise ConfigError(
                 f"{dotted}={label!r}: letters, digits, '_' and '.', at most 64, as it names a folder"
             )
+
+
+def check_parallel(config: Config) -> None:
+    """Check that the processes of a run can share its batches and its optimiser.
+
+    Raises: ConfigError naming the key and what would work.
+    """
+    parallel, train = config.parallel, config.train
+    if parallel.mode == "single":
+        if (parallel.devices or 1) > 1:
+            raise ConfigError(
+                f"parallel.devices={parallel.devices}: parallel=single is one process; "
+                "parallel=ddp or parallel=fsdp has several"
+            )
+        return
+    if parallel.timeout_s is None:
+        raise ConfigError(f"parallel.timeout_s=null: parallel={parallel.mode} needs seconds, 600 say")
+    if parallel.mode == "fsdp" and config.optim.name != "adamw":
+        raise ConfigError(
+            f"parallel=fsdp with optim={config.optim.name}: it needs whole matrices, which no process has; "
+            "parallel=ddp, or optim=adamw"
+        )
+    if parallel.devices is not None:
+        check_shares(train.batch_size, train.grad_accum, parallel.devices)
+
+
+def check_shares(batch_size: int, grad_accum: int, n_ranks: int) -> None:
+    """Check that each process gets as many sequences of each micro-batch.
+
+    Raises: ConfigError with the numbers of processes that would work.
+    """
+    per_micro = batch_size // grad_accum
+    if per_micro % n_ranks:
+        fitting = ", ".join(str(n) for n in range(1, per_micro + 1) if per_micro % n == 0)
+        raise ConfigError(
+            f"parallel.devices={n_ranks}: train.batch_size={batch_size} with "
+            f"train.grad_accum={grad_accum} is {per_micro} sequences at a time, which {n_ranks} processes "
+            f"cannot share; {fitting} could"
+        )
 
 
 def check_optim(optim: Optim) -> None:

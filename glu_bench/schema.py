@@ -198,7 +198,15 @@ class Evaluation:
 class Parallel:
     """Processes of one run."""
 
-    mode: str = key("single: one process", choices=("single",))
+    mode: str = key(
+        "single: one process; ddp: each process has all weights; fsdp: each has its share of them",
+        choices=("single", "ddp", "fsdp"),
+    )
+    devices: int | None = key("processes, one a device; null: torchrun's, else one a GPU", low=1)
+    timeout_s: float | None = key("seconds after which a process that does not answer is lost", above=0)
+    activation_checkpointing: bool | None = key(
+        "compute each block once more in the backward pass instead of keeping what it would need"
+    )
 
 
 @dataclass(kw_only=True)

@@ -15,22 +15,9 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *(
-        "errors",
-        "files",
-        "keys",
-        "schema",
-        "rules",
-        "config",
-        "launch",
-        "grid",
-        "device",
-        "allocator",
-        "ffn",
-        "lm",
-        "data",
-    ),
-    *("runs", "evaluate", "train", "study", "cost", "interop", "show", "cli"),
+    *("errors", "faults", "files", "keys", "schema", "rules", "config", "launch", "grid", "device"),
+    *("ranks", "allocator", "ffn", "lm", "data", "runs", "evaluate", "train", "study", "cost"),
+    *("interop", "show", "cli"),
 )
 DOORS = {
     "hydra": ("config", "launch"),

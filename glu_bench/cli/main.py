@@ -19,7 +19,7 @@ from glu_bench.cli.status import status
 from glu_bench.cli.sweep import sweep
 from glu_bench.cli.train import train
 from glu_bench.cli.variants import variants
-from glu_bench.errors import GluBenchError, ResourceError, show_controls
+from glu_bench.errors import GluBenchError, explain_memory, show_controls
 
 app = typer.Typer(
     name="glu-bench",
@@ -64,14 +64,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (MemoryError, RuntimeError) as error:
-        if (
-            isinstance(error, MemoryError)
-            or "out of memory" in str(error)
-            or "can't allocate memory" in str(error)
-        ):
-            line = str(error).splitlines()[0] if str(error) else "MemoryError"
-            hint = "a smaller model.d_model or train.batch_size, or more train.grad_accum, needs less"
-            _leave(f"out of memory: {line}; {hint}", ResourceError.exit_code)
+        shortage = explain_memory(error)
+        if shortage is not None:
+            _leave(str(shortage), shortage.exit_code)
         raise
 
 

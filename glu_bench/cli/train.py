@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +20,10 @@ from glu_bench.cli.options import (
     Settings,
 )
 
+if TYPE_CHECKING:
+    from glu_bench.schema import Config
+    from glu_bench.train.events import Finished
+
 
 def train(
     settings: Settings = None,
@@ -26,7 +33,7 @@ def train(
         bool, typer.Option("--restart", help="Delete what the run has and begin anew.")
     ] = False,
     resume_inexact: Annotated[
-        bool, typer.Option("--resume-inexact", help="Resume under other threads or instructions.")
+        bool, typer.Option("--resume-inexact", help="Resume under other threads, instructions or processes.")
     ] = False,
     allow_unmatched: AllowUnmatched = False,
     plugin: Plugins = None,
@@ -41,54 +48,98 @@ def train(
     """
     from glu_bench.config import load_config, render_config
 
-    config = load_config(settings or [], config_dir)
+    words = settings or []
+    config = load_config(words, config_dir)
     if show_config:
         print(render_config(config), end="")
         return
 
+    from glu_bench.ranks import count_ranks, is_rank
+    from glu_bench.train.launch import launch_ranks
+    from glu_bench.train.reports import end_as_rank
+
+    n_ranks = count_ranks(config.parallel)
+    if n_ranks > 1 and not is_rank():
+        launch_ranks([sys.executable, "-m", "glu_bench", *sys.argv[1:]], n_ranks, output_dir)
+        return
+    with end_as_rank(output_dir):
+        if n_ranks > 1 and config.parallel.mode == "single":  # under torchrun
+            config = load_config(["parallel=ddp", *words], config_dir)
+        finished = _run(
+            config,
+            output_dir,
+            plugin or [],
+            quiet,
+            allow_unmatched=allow_unmatched,
+            resume_inexact=resume_inexact,
+            restart=restart,
+        )
+        if finished is not None:
+            _show(finished, as_json, quiet)
+
+
+def _run(
+    config: Config,
+    output_dir: Path,
+    plugins: list[Path],
+    quiet: bool,
+    *,
+    allow_unmatched: bool,
+    resume_inexact: bool,
+    restart: bool,
+) -> Finished | None:
+    """The run's end; None on a rank that only helps."""
     from glu_bench.allocator import keep_freed_memory
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.interop.tracking import Tracking, make_tracker
-    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.ranks import is_rank, join_ranks
+    from glu_bench.show.console import make_stderr, plain
     from glu_bench.show.progress import TrainScreen
-    from glu_bench.show.tables import render_result
     from glu_bench.train.events import Finished
     from glu_bench.train.loop import train_run
     from glu_bench.train.stop import catch_signals
 
-    load_plugins(plugin or [])
+    load_plugins(plugins)
     keep_freed_memory()
     stderr = make_stderr()
-    tracker = make_tracker(config.tracker, output_dir)
 
     def warn(line: str) -> None:
         stderr.print(plain(f"warning: {line}"))
 
-    with (
-        catch_signals() as stop,
-        TrainScreen(stderr, quiet) as screen,
-        Tracking(config.tracker.name, tracker, warn) as tracking,
-    ):
-        finished: Finished | None = None
-        for event in train_run(
-            config,
-            output_dir,
-            stop,
-            allow_unmatched=allow_unmatched,
-            resume_inexact=resume_inexact,
-            restart=restart,
-            on_prepare=screen.prepare,
+    with catch_signals(launched=is_rank()) as stop, join_ranks(config.parallel) as ranks:
+        name = config.tracker.name if ranks.writes else "none"
+        tracker = make_tracker(dataclasses.replace(config.tracker, name=name), output_dir)
+        with (
+            TrainScreen(stderr, quiet or not ranks.writes) as screen,
+            Tracking(name, tracker, warn) as tracking,
         ):
-            screen.show(event)
-            tracking.hear(event)
-            if isinstance(event, Finished):
-                finished = event
-    assert finished is not None  # train_run ends with it or raises
+            finished: Finished | None = None
+            for event in train_run(
+                config,
+                output_dir,
+                stop,
+                allow_unmatched=allow_unmatched,
+                resume_inexact=resume_inexact,
+                restart=restart,
+                on_prepare=screen.prepare,
+                ranks=ranks,
+            ):
+                screen.show(event)
+                tracking.hear(event)
+                if isinstance(event, Finished):
+                    finished = event
+    return finished
+
+
+def _show(finished: Finished, as_json: bool, quiet: bool) -> None:
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.tables import render_result
+
     record: dict[str, Any] = {**finished.record, "run_dir": str(finished.run.path)}
     if as_json:
         print_json(record)
         return
-    stdout = make_stdout()
+    stdout, stderr = make_stdout(), make_stderr()
     if finished.reused and not quiet:
         stderr.print(plain("already complete; nothing was trained"))
     stdout.print(render_result(record))

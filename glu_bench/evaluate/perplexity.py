@@ -20,6 +20,7 @@ from torch import Tensor
 from glu_bench.data.prepared import TokenStream
 from glu_bench.data.tokenizers import Ids
 from glu_bench.errors import DataError
+from glu_bench.ranks import ALONE, Ranks
 
 Nats = Callable[[Tensor, Tensor], Tensor]  # (tokens_BT, targets_BT) -> nats_BT, fp32
 
@@ -99,10 +100,12 @@ def evaluate_stream(
     stride: int | None = None,
     max_tokens: int | None = None,
     device: str | torch.device = "cpu",
+    ranks: Ranks = ALONE,
 ) -> HeldOutLoss:
     """Loss of every token of a split but the first, given those before it in its window.
 
-    `max_tokens` keeps only the head of the stream.
+    `max_tokens` keeps only the head of the stream. Ranks take whole batches in turns and all
+    get the result, window by window that of a process alone.
     Raises: DataError if no token can be scored.
     """
     stride = seq_len if stride is None else stride
@@ -110,17 +113,23 @@ def evaluate_stream(
     if len(ids) < 2:
         raise DataError(f"the {stream.split} split has {len(ids)} tokens, nothing can be scored")
     sums, counts = [], []
-    for windows in cut_windows(ids, seq_len, stride, batch_size):
+    for number, windows in enumerate(cut_windows(ids, seq_len, stride, batch_size)):
+        counts.append(windows.scored_BT.sum(axis=1).astype(np.int64))
+        if number % ranks.size != ranks.rank:
+            sums.append(np.zeros(batch_size))
+            continue
         tokens_BT = torch.from_numpy(windows.tokens_BT).to(device)
         targets_BT = torch.from_numpy(windows.targets_BT).to(device)
         nats_BT = nats(tokens_BT, targets_BT).double().cpu().numpy()
         sums.append((nats_BT * windows.scored_BT).sum(axis=1))
-        counts.append(windows.scored_BT.sum(axis=1).astype(np.int64))
+    if ranks.rank >= len(counts) % ranks.size > 0:  # no batch left in the last turn
+        idle_BT = torch.zeros(batch_size, seq_len, dtype=torch.int64, device=device)
+        nats(idle_BT, idle_BT)  # the others need this rank's share of the weights
     tokens_per_window = np.concatenate(counts)
     real = tokens_per_window > 0  # the filling of the last batch has none
     return HeldOutLoss(
         split=stream.split,
-        nats_per_window=np.concatenate(sums)[real],
+        nats_per_window=ranks.add_up(np.concatenate(sums))[real],
         tokens_per_window=tokens_per_window[real],
         n_bytes=stream.n_bytes - stream.n_first_bytes if len(ids) == len(stream.ids) else None,
         stride=stride,

@@ -13,20 +13,22 @@ import torch
 from torch import Tensor
 
 from glu_bench.lm.decoder import Decoder, call_block
+from glu_bench.lm.recompute import recompute_blocks
 
 Nats = Callable[[Tensor, Tensor], Tensor]
 
 
-def compile_decoder(model: Decoder) -> Nats:
+def compile_decoder(model: Decoder, recompute: bool = False) -> Nats:
     """A function equal to `model.nats`, compiled for the first shape it meets, with and without gradients.
 
     Another shape, a switch between train() and eval(), or between gradients and none compiles
     once more; after torch's limit of eight graphs a further shape runs eager. The model itself
-    stays as it is.
+    stays as it is. `recompute` as in lm/recompute.py.
     """
     # isolated: torch counts graphs by function, and the ninth model of a process would run eager
     compile_region: Callable[..., Any] = torch.compile  # its annotations lack isolate_recompiles
     block = compile_region(call_block, dynamic=False, isolate_recompiles=True)
+    block = recompute_blocks(block) if recompute else block
     tail = compile_region(_call_tail, dynamic=False, isolate_recompiles=True)
 
     def nats(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from glu_bench.errors import DataError
+from glu_bench.faults import reach
 from glu_bench.files import (
     explain_disk,
     fsync_dir,
@@ -68,6 +69,7 @@ def save_checkpoint(
         with explain_disk(work, n_bytes):
             work.mkdir()
             save_file(model, work / "model.safetensors")
+            reach("ckpt.tmp_half")
             save_file(optimizer, work / "optimizer.safetensors")
             write_json(work / "state.json", state)
             mask = read_umask()
@@ -80,6 +82,7 @@ def save_checkpoint(
             fsync_dir(work)
             if final.exists():  # the same step again, after resuming before it
                 shutil.rmtree(final)
+            reach("ckpt.before_rename")
             work.rename(final)
             fsync_dir(folder)
     except BaseException:

@@ -178,11 +178,13 @@ class Run:
 
 
 def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
-    """Copy tensors into a model: every name, shape and dtype must agree.
+    """Copy whole tensors into a model, spread or not: every name, shape and dtype must agree.
 
     Raises: DataError naming the first difference.
     """
     import torch
+
+    from glu_bench.ranks import spread_like
 
     own = dict(model.named_parameters())
     for name in sorted(set(own) ^ set(tensors)):
@@ -197,7 +199,7 @@ def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
             )
     with torch.no_grad():
         for name, parameter in own.items():
-            parameter.copy_(tensors[name])
+            parameter.copy_(spread_like(tensors[name], parameter))
 
 
 def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any]) -> Run:

@@ -4,11 +4,12 @@
 
 The loop writes the run folder and yields what happened; it draws nothing and prints nothing.
 The same call goes on where an earlier one stopped, to the same bits, or returns the finished
-record.
+record. Several ranks make the same calls together; rank 0 writes, and it alone yields Finished.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -22,26 +23,29 @@ from glu_bench import schema
 from glu_bench.data.order import BatchOrder, make_order
 from glu_bench.data.prepared import OnProgress, TokenSet, prepare_tokens
 from glu_bench.device import make_autocast, resolve_train
-from glu_bench.errors import DivergedError, InterruptedRunError
-from glu_bench.evaluate.perplexity import HeldOutLoss, Nats, evaluate_stream
+from glu_bench.errors import ConfigError, DataError, DivergedError, GluBenchError, InterruptedRunError
+from glu_bench.evaluate.perplexity import HeldOutLoss, evaluate_stream
+from glu_bench.faults import reach
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import Receipt, check_receipt, match_width
 from glu_bench.ffn.plugins import find_plugins
-from glu_bench.files import hold_lock, write_json
-from glu_bench.lm.compiled import compile_decoder
+from glu_bench.files import dump_json, hold_lock, write_json
 from glu_bench.lm.counts import count_model
-from glu_bench.lm.decoder import Decoder, make_decoder
+from glu_bench.lm.decoder import make_decoder
 from glu_bench.lm.hidden import measure_hidden_rms
 from glu_bench.lm.init import init_weights, make_generator
-from glu_bench.runs.checkpoint import load_latest, save_checkpoint
+from glu_bench.ranks import ALONE, Ranks
+from glu_bench.runs.checkpoint import Checkpoint, load_checkpoint, load_latest, save_checkpoint
 from glu_bench.runs.environment import read_environment
 from glu_bench.runs.folder import Run, keep_tokenizer, make_run_id, open_run, restart_run
 from glu_bench.runs.record import append_row, drop_rows_after, write_record
 from glu_bench.train.events import Evaluating, Event, Finished, Logged, Started
 from glu_bench.train.optimizer import make_optimizer
 from glu_bench.train.progress import Progress, pack_state, pack_tensors, restore_progress
+from glu_bench.train.reports import write_run, write_step
 from glu_bench.train.result import collect_weights, make_result, write_blocks
 from glu_bench.train.schedule import learning_rate
+from glu_bench.train.shards import Shards, make_shards
 from glu_bench.train.stop import StopRequest
 
 WARMUP_STEPS = 3  # not counted in tokens/s: compilation, first allocations
@@ -56,20 +60,21 @@ def train_run(
     resume_inexact: bool = False,
     restart: bool = False,
     on_prepare: OnProgress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Train, or go on, or return what is finished.
 
-    Raises: DivergedError, InterruptedRunError (saved, resumable), and whatever else of errors.py
-    keeps the run from going on.
+    Raises: DivergedError, InterruptedRunError (saved, resumable), LostRankError, and whatever else of
+    errors.py keeps the run from going on.
     """
     make_formula(config.variant)  # an unknown function is said before texts are read
     receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
     check_receipt(receipt, allow_unmatched)
-    train, remarks = resolve_train(config.train)
+    train, remarks = resolve_train(ranks.place(config.train))
     config = dataclasses.replace(config, train=train)
     if train.threads is not None:
         torch.set_num_threads(train.threads)
-    tokens = prepare_tokens(config, on_prepare)
+    tokens = ranks.after_first(lambda: prepare_tokens(config, on_prepare))
     vocab_size = tokens.tokenizer.vocab_size
     facts = read_environment(train.device) | {
         "data_fingerprint": tokens.data_fingerprint,
@@ -78,38 +83,69 @@ def train_run(
         "vocab_size": vocab_size,
         "splits": tokens.manifest["splits"],
     }
+    if ranks.size > 1:
+        facts |= {"parallel": ranks.mode, "n_ranks": ranks.size}
     facts["run_id"] = make_run_id(config, facts)
     order = make_order(tokens.stream("train"), config.model.seq_len, train.batch_size, config.seed)
     for split in ("val", "test"):
         tokens.stream(split)  # an empty one is refused before anything is written
-    run = open_run(output_dir, config, facts)
-    if config.tokenizer.kind != "byte":
-        keep_tokenizer(run, tokens.folder / "tokenizer.json")
-    with hold_lock(run.path):
-        if restart:
-            restart_run(run)
-        status = run.outcome()
-        if status == "complete":
-            yield Finished(run=run, record=run.result(), reused=True)
+    with ranks.explain_loss():
+        ranks.connect(train.device)
+        ranks.check_same(_list_shared(config, facts))
+        run = Run(output_dir / "runs" / facts["run_id"])
+        if not ranks.writes:
+            if not ranks.share(0):  # rank 0 has entered the folder, and the run is not complete
+                yield from _train(config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks)
             return
-        failure = run.failure()
-        if status == "diverged" and failure is not None:
-            raise DivergedError(
-                f"{run.run_id}: diverged at step {failure['step']} ({failure['reason']}); --restart"
-            )
-        (run.path / "failure.json").unlink(missing_ok=True)
-        try:
-            yield from _train(config, run, tokens, order, receipt, stop, resume_inexact, remarks)
-        except InterruptedRunError as error:
-            raise InterruptedRunError(f"{error}; the same command goes on", error.exit_code - 128) from None
-        except DivergedError:
-            raise
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            write_json(
-                run.path / "failure.json", {"status": "failed", "reason": f"{type(error).__name__}: {reason}"}
-            )
-            raise
+        open_run(output_dir, config, facts)
+        if config.tokenizer.kind != "byte":
+            keep_tokenizer(run, tokens.folder / "tokenizer.json")
+        with hold_lock(run.path):
+            if restart:
+                restart_run(run)
+            status = run.outcome()
+            _refuse_diverged(run, status)
+            if ranks.share(int(status == "complete")):
+                yield Finished(run=run, record=run.result(), reused=True)
+                return
+            (run.path / "failure.json").unlink(missing_ok=True)
+            write_run(run.path)
+            with _note_failure(run), ranks.explain_loss():
+                yield from _train(config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks)
+
+
+def _list_shared(config: schema.Config, facts: dict[str, Any]) -> dict[str, tuple[str, type[GluBenchError]]]:
+    """What all ranks must see alike, as text, and the error if they do not."""
+    own = ("train.device", "train.threads")
+    keys = {dotted: value for dotted, value in schema.flatten_config(config).items() if dotted not in own}
+    return {
+        "text": (facts["data_fingerprint"], DataError),
+        "tokenizer": (facts["tokenizer_fingerprint"], DataError),
+        "configuration": (dump_json(keys), ConfigError),
+    }
+
+
+def _refuse_diverged(run: Run, status: str | None) -> None:
+    failure = run.failure()
+    if status == "diverged" and failure is not None:
+        raise DivergedError(
+            f"{run.run_id}: diverged at step {failure['step']} ({failure['reason']}); --restart"
+        )
+
+
+@contextlib.contextmanager
+def _note_failure(run: Run) -> Iterator[None]:
+    """Write failure.json if the run breaks; a stop and a divergence have their own words."""
+    try:
+        yield
+    except (InterruptedRunError, DivergedError):
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        write_json(
+            run.path / "failure.json", {"status": "failed", "reason": f"{type(error).__name__}: {reason}"}
+        )
+        raise
 
 
 def _train(
@@ -121,23 +157,26 @@ def _train(
     stop: StopRequest,
     resume_inexact: bool,
     remarks: list[str],
+    ranks: Ranks,
 ) -> Iterator[Event]:
     train, device = config.train, torch.device(config.train.device)
     n_steps = count_steps(config, order)
     model = make_decoder(config, tokens.tokenizer.vocab_size)
     init_weights(model, config.seed, config.init)
-    model.to(device)
-    first = torch.from_numpy(order.batch(0)[:, :-1]).to(device)
+    if ranks.mode != "fsdp":
+        model.to(device)
+    first = torch.from_numpy(order.batch(0)[:, :-1]).to(next(model.parameters()).device)
     hidden_rms = measure_hidden_rms(model, first)  # before the weights of a checkpoint come
+    shards = make_shards(model, train, ranks, bool(config.parallel.activation_checkpointing))
     optimizer = make_optimizer(model, config.optim)
-    torch.manual_seed(make_generator(config.seed, "dropout").initial_seed())
-    checkpoint, broken = load_latest(run.checkpoints, run.run_id)
+    torch.manual_seed(make_generator(config.seed, ranks.name("dropout")).initial_seed())
+    checkpoint, broken = _load_latest(run, ranks)
     remarks = remarks + [f"set aside: {reason}" for reason in broken]
     progress = Progress()
     if checkpoint is not None:
-        progress = restore_progress(checkpoint, model, optimizer, resume_inexact)
-    drop_rows_after(run.metrics_path, progress.step)
-    nats = compile_decoder(model) if train.compile == "true" else model.nats
+        progress = restore_progress(checkpoint, model, optimizer, resume_inexact, ranks)
+    if ranks.writes:
+        drop_rows_after(run.metrics_path, progress.step)
     counts = count_model(config, tokens.tokenizer.vocab_size)
     yield Started(
         run=run,
@@ -153,39 +192,50 @@ def _train(
         model.eval()
         with make_autocast(train.device, train.precision):
             found = evaluate_stream(
-                nats,
+                shards.eval_nats,
                 tokens.stream(split),
                 seq_len=config.model.seq_len,
                 batch_size=train.batch_size // train.grad_accum,
                 stride=None if max_tokens else config.evaluation.stride,
                 max_tokens=max_tokens,
                 device=device,
+                ranks=ranks,
             )
         model.train()
         return found
 
     def save() -> None:
-        save_checkpoint(
-            run.checkpoints,
-            run.run_id,
-            progress.step,
-            collect_weights(model),
-            pack_tensors(model, optimizer),
-            pack_state(progress),
-            train.keep_checkpoints,
-        )
+        reach("ckpt.begin")
+        weights, state = collect_weights(model, ranks), pack_tensors(model, optimizer, ranks)
+        if ranks.writes:
+            save_checkpoint(
+                run.checkpoints,
+                run.run_id,
+                progress.step,
+                weights,
+                state,
+                pack_state(progress, ranks),
+                train.keep_checkpoints,
+            )
+        ranks.wait()  # who is asked to stop must not be ended before the checkpoint is whole
 
     n_since_start = 0
     while progress.step < n_steps:
         began = time.monotonic()
         rate = learning_rate(progress.step, n_steps, config.optim)
         optimizer.set_rate(rate)
-        loss_nats, grad_norm = _backward(nats, order, progress.step, config, model)
+        write_step(ranks.rank, progress.step + 1)
+        loss_nats, grad_norm = _backward(shards, order, progress.step, config)
+        if reach("step.after_backward"):
+            loss_nats = math.nan
+        losses_nats = [part for (part,) in ranks.gather(loss_nats)]
+        loss_nats = sum(losses_nats)
         if not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
-            what = "loss" if not math.isfinite(loss_nats) else "gradient norm"
-            reason = f"{what} is {loss_nats if what == 'loss' else grad_norm}"
+            reason = _say_divergence(losses_nats, grad_norm)
             step = progress.step + 1
-            write_json(run.path / "failure.json", {"status": "diverged", "step": step, "reason": reason})
+            if ranks.writes:
+                failure = {"status": "diverged", "step": step, "reason": reason}
+                write_json(run.path / "failure.json", failure)
             raise DivergedError(
                 f"{run.run_id}: diverged at step {step}, {reason}; the weights were not updated"
             )
@@ -213,27 +263,38 @@ def _train(
             row["val_loss_nats"] = held_out("val", train.eval_tokens).loss_nats
             progress.count_evaluation(row["val_loss_nats"])
         if evaluated or progress.step % train.log_every == 0 or progress.step == 1:
-            append_row(run.metrics_path, row)
+            if ranks.writes:
+                append_row(run.metrics_path, row)
             yield Logged(row=row)
         stop.nothing_to_save = False  # from here on a signal waits for the end of the step
-        if stop.number is not None and not last:
+        asked = ranks.agree_stop(stop.number)
+        if asked is not None and not last:
             save()
-            raise InterruptedRunError(f"{run.run_id}: stopped and saved at step {progress.step}", stop.number)
+            raise InterruptedRunError(
+                f"{run.run_id}: stopped and saved at step {progress.step}; the same command goes on", asked
+            )
         if progress.step % train.checkpoint_every == 0 or last:
             save()
     stop.nothing_to_save = True
-    if stop.number is not None:
+    asked = ranks.agree_stop(stop.number)  # during the last checkpoint, say
+    if asked is not None:
         raise InterruptedRunError(
-            f"{run.run_id}: stopped after the last step, before its evaluation", stop.number
+            f"{run.run_id}: stopped after the last step, before its evaluation; the same command goes on",
+            asked,
         )
 
     found: dict[str, HeldOutLoss] = {}
     for split in ("val", "test"):
         yield Evaluating(split=split)
         found[split] = held_out(split)
+    weights = collect_weights(model, ranks)
+    if not ranks.writes:
+        ranks.wait()
+        return
     write_blocks(run.path / "blocks.safetensors", found)
-    record = make_result(config, run, progress, counts, found, model, n_steps, hidden_rms)
+    record = make_result(config, run, progress, counts, found, weights, n_steps, hidden_rms)
     write_record(run.path / "result.json", record)
+    ranks.wait()
     yield Finished(run=run, record=record, reused=False)
 
 
@@ -249,22 +310,40 @@ def count_steps(config: schema.Config, order: BatchOrder) -> int:
     return max(1, round(train.epochs * order.n_blocks / train.batch_size))
 
 
-def _backward(
-    nats: Nats, order: BatchOrder, step: int, config: schema.Config, model: Decoder
-) -> tuple[float, float]:
-    """Gradients of one step's batch, clipped: (mean loss in nats, gradient norm before clipping).
+def _load_latest(run: Run, ranks: Ranks) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to go on from, the same on all ranks, and why newer ones do not verify."""
+    if ranks.writes:
+        checkpoint, broken = load_latest(run.checkpoints, run.run_id)
+        ranks.share(0 if checkpoint is None else checkpoint.step)
+        return checkpoint, broken
+    step = ranks.share(0)
+    return (load_checkpoint(run.checkpoints / f"step-{step:08d}", run.run_id) if step else None), []
+
+
+def _say_divergence(losses_nats: list[float], grad_norm: float) -> str:
+    for rank, loss_nats in enumerate(losses_nats):
+        if not math.isfinite(loss_nats):
+            return f"loss is {loss_nats}" + (f" on rank {rank}" if len(losses_nats) > 1 else "")
+    if not math.isfinite(sum(losses_nats)):
+        return f"loss is {sum(losses_nats)}"
+    return f"gradient norm is {grad_norm}"
+
+
+def _backward(shards: Shards, order: BatchOrder, step: int, config: schema.Config) -> tuple[float, float]:
+    """Gradients of one step's batch, clipped: (this rank's part of the mean loss, in nats; norm before).
 
     Each micro-batch adds its sum over the whole batch's token count, so accumulation weighs
-    tokens, not micro-batches.
+    tokens, not micro-batches, and so do ranks.
     """
-    train, device = config.train, torch.device(config.train.device)
-    batch = torch.from_numpy(order.batch(step)).to(device)
+    train, device, ranks = config.train, torch.device(config.train.device), shards.ranks
+    batch = order.batch(step)
     n_targets = batch.shape[0] * (batch.shape[1] - 1)
+    own = torch.from_numpy(batch[ranks.slice_rows(len(batch))]).to(device)
     total = torch.zeros((), device=device)
-    for micro in batch.chunk(train.grad_accum):
-        with make_autocast(train.device, train.precision):
-            loss = nats(micro[:, :-1], micro[:, 1:]).sum() / n_targets
-        loss.backward()  # type: ignore[no-untyped-call]
+    for number, micro in enumerate(own.chunk(train.grad_accum), start=1):
+        with shards.accumulating(last=number == train.grad_accum):
+            with make_autocast(train.device, train.precision):
+                loss = shards.nats(micro[:, :-1], micro[:, 1:]).sum() / n_targets
+            shards.backward(loss)
         total += loss.detach()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
-    return total.item(), norm.item()
+    return total.item(), shards.clip(config.optim.clip_norm)

@@ -16,6 +16,7 @@ from torch import Tensor
 from glu_bench import schema
 from glu_bench.errors import DataError
 from glu_bench.lm.decoder import Decoder
+from glu_bench.ranks import ALONE, Ranks, is_spread, spread_like
 from glu_bench.train.pieces import Piece, list_pieces
 
 
@@ -119,22 +120,24 @@ def _make_adafactor(pieces: list[Piece], optim: schema.Optim) -> torch.optim.Opt
 
 def _make_groups(pieces: Iterable[Piece], optim: schema.Optim, lr_ratio: float) -> list[dict[str, Any]]:
     """Matrices, which decay, and the rest, which does not; an empty group is left out."""
+    rest = [p.tensor for p in pieces if p.tensor.dim() < 2]
     groups = [
         {"params": [p.tensor for p in pieces if p.tensor.dim() >= 2], "weight_decay": optim.weight_decay},
-        {"params": [p.tensor for p in pieces if p.tensor.dim() < 2], "weight_decay": 0.0},
+        {"params": [tensor for tensor in rest if not is_spread(tensor)], "weight_decay": 0.0},
+        {"params": [tensor for tensor in rest if is_spread(tensor)], "weight_decay": 0.0},  # another kernel
     ]
     return [{**group, "lr_ratio": lr_ratio} for group in groups if group["params"]]
 
 
-def pack_optimizer(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Every tensor of the optimiser's state, named `<kind>/<piece>`, on the CPU."""
+def pack_optimizer(optimizer: Optimizer, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+    """Every tensor of the optimiser's state, named `<kind>/<piece>`, as `Ranks.collect` gives it."""
     names = {id(piece.tensor): piece.name for piece in optimizer.pieces}
-    return {
-        f"{kind}/{names[id(tensor)]}": value.detach().cpu().contiguous()
+    return ranks.collect(
+        (f"{kind}/{names[id(tensor)]}", value)
         for part in optimizer.parts
         for tensor, state in part.state.items()
         for kind, value in state.items()
-    }
+    )
 
 
 def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -159,7 +162,10 @@ def unpack_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
                     # a step counter lives on the parameter's device in fused optimisers only
                     on_host = kind == "step" and not group.get("fused")
                     device = torch.device("cpu") if on_host else tensor.device
-                    part.state[tensor][kind] = held[kind].to(device).clone()
+                    if kind != "step" and is_spread(tensor):
+                        part.state[tensor][kind] = spread_like(held[kind], tensor)
+                    else:
+                        part.state[tensor][kind] = held[kind].to(device).clone()
     if left:
         raise DataError(f"the optimiser's {min(left)} does not fit the model")
 

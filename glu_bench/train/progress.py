@@ -12,6 +12,7 @@ from torch import Tensor
 
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.lm.decoder import Decoder
+from glu_bench.ranks import ALONE, Ranks
 from glu_bench.runs.checkpoint import Checkpoint
 from glu_bench.runs.folder import load_weights
 from glu_bench.train.optimizer import Optimizer, pack_optimizer, unpack_optimizer
@@ -64,17 +65,22 @@ class Progress:
 
 
 def restore_progress(
-    checkpoint: Checkpoint, model: Decoder, optimizer: Optimizer, resume_inexact: bool
+    checkpoint: Checkpoint,
+    model: Decoder,
+    optimizer: Optimizer,
+    resume_inexact: bool,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Put a checkpoint back into model, optimiser and generators; returns the rest.
 
-    Raises: ConfigError if this process sums in another order (threads, instruction set, torch)
-    and `resume_inexact` is not given; DataError if the checkpoint does not fit.
+    Raises: ConfigError if this process sums in another order (threads, instruction set, torch,
+    number of processes) and `resume_inexact` is not given; DataError if the checkpoint does not fit.
     """
     state = dict(checkpoint.state)
     exact = True
-    for name, here in _numerics_of_process().items():
-        saved = state.pop(name, None)
+    numerics = _ALONE | _numerics_of_process(ranks)
+    for name, here in numerics.items():
+        saved = state.pop(name, _ALONE.get(name))
         if saved != here:
             exact = False
             if not resume_inexact:
@@ -88,9 +94,9 @@ def restore_progress(
         optimizer, {name: t for name, t in checkpoint.optimizer.items() if name not in generators}
     )
     for name, tensor in generators.items():
-        if name == "generator/cpu":
+        if name == ranks.name("generator/cpu"):
             torch.set_rng_state(tensor)
-        elif torch.cuda.is_available():
+        elif name == ranks.name("generator/cuda") and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensor)
     try:
         progress = Progress(**state)
@@ -100,24 +106,36 @@ def restore_progress(
     return progress
 
 
-def pack_tensors(model: Decoder, optimizer: Optimizer) -> dict[str, Tensor]:
-    """What a checkpoint keeps beside the weights: optimiser state and random generators."""
+def pack_tensors(model: Decoder, optimizer: Optimizer, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+    """What a checkpoint keeps beside the weights: optimiser state and random generators.
+
+    Whole on the rank that writes; all ranks call it together.
+    """
     device = next(model.parameters()).device
-    packed = pack_optimizer(optimizer) | {"generator/cpu": torch.get_rng_state()}
+    packed = pack_optimizer(optimizer, ranks)
+    states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
-        packed["generator/cuda"] = torch.cuda.get_rng_state(device)
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    for kind, state in states.items():
+        packed |= {
+            f"generator/{kind}" + (f"/{rank}" if rank else ""): part
+            for rank, part in enumerate(ranks.gather_tensors(state))
+        }
     return packed
 
 
-def pack_state(progress: Progress) -> dict[str, Any]:
+def pack_state(progress: Progress, ranks: Ranks = ALONE) -> dict[str, Any]:
     """What a checkpoint keeps as JSON: progress, and what changes the last bits here."""
-    return dataclasses.asdict(progress) | _numerics_of_process()
+    return dataclasses.asdict(progress) | _numerics_of_process(ranks)
 
 
-def _numerics_of_process() -> dict[str, Any]:
+_ALONE = {"n_ranks": 1, "parallel": "single"}  # what a state that does not say so was made with
+
+
+def _numerics_of_process(ranks: Ranks) -> dict[str, Any]:
     """What changes the last bits of a sum: a resume under other values is not exact."""
     return {
         "n_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
-    }
+    } | ({"n_ranks": ranks.size, "parallel": ranks.mode} if ranks.size > 1 else {})

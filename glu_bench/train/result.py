@@ -17,19 +17,23 @@ from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
 from glu_bench.files import sha256_file, write_bytes
 from glu_bench.lm.counts import Counts
 from glu_bench.lm.decoder import Decoder
+from glu_bench.ranks import ALONE, Ranks
 from glu_bench.runs.folder import Run
 from glu_bench.train.progress import Progress
 
 
-def collect_weights(model: Decoder) -> dict[str, Tensor]:
-    """Every parameter by name, fp32 on the CPU; a tied matrix stands there once."""
-    return {name: p.detach().to("cpu", torch.float32).contiguous() for name, p in model.named_parameters()}
+def collect_weights(model: Decoder, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+    """Every parameter by name, fp32 on the CPU; a tied matrix stands there once.
+
+    Whole on the rank that writes, nothing on the others; all ranks call it together.
+    """
+    return {name: t.float() for name, t in ranks.collect(model.named_parameters()).items()}
 
 
-def hash_weights(model: Decoder) -> str:
+def hash_weights(weights: dict[str, Tensor]) -> str:
     """sha256 over the names and bits of all parameters."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(collect_weights(model).items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
@@ -52,7 +56,7 @@ def make_result(
     progress: Progress,
     counts: Counts,
     found: dict[str, HeldOutLoss],
-    model: Decoder,
+    weights: dict[str, Tensor],
     n_steps: int,
     hidden_rms: list[float],
 ) -> dict[str, Any]:
@@ -92,7 +96,7 @@ def make_result(
         "n_test_tokens": test.n_tokens,
         "n_test_bytes": test.n_bytes,
         "blocks_sha256": sha256_file(run.path / "blocks.safetensors"),
-        "parameters_sha256": hash_weights(model),
+        "parameters_sha256": hash_weights(weights),
     }
 
 

@@ -11,6 +11,8 @@ from types import FrameType
 from glu_bench.errors import InterruptedRunError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# what a launcher sends its ranks, and what it means; a signal of their own, as it is never a second one
+ORDERS = {signal.SIGUSR1: signal.SIGTERM, signal.SIGUSR2: signal.SIGINT}
 
 
 class StopRequest:
@@ -30,14 +32,22 @@ class StopRequest:
             os._exit(128 + number)
         self.number = number
         if self.nothing_to_save:
-            raise InterruptedRunError(f"stopped by {signal.Signals(number).name}", number)
+            name = signal.Signals(number).name
+            raise InterruptedRunError(f"stopped by {name}; the same command goes on", number)
+
+    def obey(self, number: int, frame: FrameType | None) -> None:
+        """The handler for the launcher of several ranks, which may repeat what a person told them."""
+        if self.number is None:
+            self.receive(ORDERS[signal.Signals(number)], frame)
 
 
 @contextlib.contextmanager
-def catch_signals() -> Iterator[StopRequest]:
-    """Handle SIGINT, SIGTERM and SIGHUP by a StopRequest while inside."""
+def catch_signals(launched: bool = False) -> Iterator[StopRequest]:
+    """Handle SIGINT, SIGTERM and SIGHUP by a StopRequest while inside, and a launcher's orders."""
     request = StopRequest()
     before = {number: signal.signal(number, request.receive) for number in SIGNALS}
+    if launched:
+        before |= {number: signal.signal(number, request.obey) for number in ORDERS}
     try:
         yield request
     finally:

@@ -303,11 +303,11 @@ def test_restarting_leaves_configuration_and_environment_alone(train: Train, tmp
 
 
 def test_the_model_of_a_run_has_the_weights_that_were_hashed(finished_run: Run) -> None:
-    from glu_bench.train.result import hash_weights
+    from glu_bench.train.result import collect_weights, hash_weights
 
     model = finished_run.load_model()
     assert not model.training
-    assert hash_weights(model) == finished_run.result()["parameters_sha256"]
+    assert hash_weights(collect_weights(model)) == finished_run.result()["parameters_sha256"]
 
 
 def test_a_run_without_checkpoint_has_no_model(tiny_config: TinyConfig, tmp_path: Path) -> None:

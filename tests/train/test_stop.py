@@ -42,3 +42,17 @@ def test_the_handlers_before_come_back() -> None:
     with catch_signals():
         assert [signal.getsignal(number) for number in SIGNALS] != before
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_an_order_of_the_launcher_is_no_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr("os._exit", left.append)
+    with catch_signals(launched=True) as stop:
+        stop.nothing_to_save = False
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.raise_signal(number)
+        assert (stop.number, left) == (signal.SIGTERM, [])
+    with catch_signals(launched=True) as stop:
+        stop.nothing_to_save = False
+        signal.raise_signal(signal.SIGUSR2)
+        assert stop.number == signal.SIGINT
