@@ -225,5 +225,5 @@ def test_a_mistaken_launcher_leaves_no_plan(
 def test_the_launcher_is_no_part_of_the_plan(
     tiny_words: list[str], call_command: Command, tmp_path: Path
 ) -> None:
-    command = ["sweep", *tiny_words, "seed=0,1", "--output-dir", str(tmp_path), "--dry-run", "--json"]
+    command = ["sweep", *tiny_words, "seed=0,1", "--output-dir", str(tmp_path), "--dry-run", "--json", "-q"]
     assert call_command(*command).out == call_command(*command, *HERE).out

@@ -128,8 +128,8 @@ def _drop_learned(patch: pytest.MonkeyPatch) -> None:
 def _drop_state_of_learned(patch: pytest.MonkeyPatch) -> None:
     unpack = progress.unpack_optimizer
 
-    def forget(optimizer: Any, model: Any, tensors: dict[str, Any]) -> None:
-        unpack(optimizer, model, {name: t for name, t in tensors.items() if ".learned." not in name})
+    def forget(optimizer: Any, tensors: dict[str, Any]) -> None:
+        unpack(optimizer, {name: t for name, t in tensors.items() if ".learned." not in name})
 
     patch.setattr(progress, "unpack_optimizer", forget)
 
