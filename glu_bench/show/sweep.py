@@ -54,6 +54,8 @@ class SweepScreen:
         if self.quiet:
             return
         if isinstance(event, RunStarted):
+            if event.remark:
+                self.console.print(plain(f"warning: {event.planned.run_id}: {event.remark}"))
             if self.live:
                 self.tasks[event.planned.run_id] = self.progress.add_task(
                     show_controls(_shorten(event.planned.run_id)), total=1, words="starting"

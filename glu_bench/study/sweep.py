@@ -30,9 +30,10 @@ GRACE_S = 10.0  # from asking a run to save and end until it is killed
 
 @dataclass(frozen=True)
 class RunStarted:
-    """A run's process began."""
+    """A run's process began; `remark` says what was odd about what it found."""
 
     planned: PlannedRun
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,12 @@ class _Pool:
                 yield settled
                 continue
             slot = self.free.pop(0)
+            torn = (self.plan.run(planned).path / "result.json").exists()
             process = _start(self.plan, planned, slot, self.extra_words)
             self.flights[planned] = _Flight(process=process, slot=slot, began=time.monotonic())
-            yield RunStarted(planned)
+            yield RunStarted(
+                planned, "its result.json was torn or edited and does not count" if torn else None
+            )
 
     def _check_timeout(self, flight: _Flight) -> None:
         limit = self.limits.run_timeout_s

@@ -107,7 +107,11 @@ def test_a_torn_result_is_run_again(behave: Behave) -> None:
     path = plan.run(plan.runs[0]).path
     path.mkdir(parents=True)
     (path / "result.json").write_text('{"test_loss_nats": 1.0')
-    assert ended(plan)[0].status == "failed"
+    events = list(run_plan(plan))
+    assert [event.remark for event in events if isinstance(event, RunStarted)] == [
+        "its result.json was torn or edited and does not count"
+    ]
+    assert [event.status for event in events if isinstance(event, RunEnded)] == ["failed"]
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
