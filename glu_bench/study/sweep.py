@@ -225,8 +225,7 @@ def _start(
 ) -> subprocess.Popen[bytes]:
     log = log_path(plan, planned)
     make_folder(log.parent)
-    given = {word.partition("=")[0] for word in planned.words}
-    words = [*planned.words, *(word for word in slot.words if word.partition("=")[0] not in given)]
+    words = list_words(plan.run(planned), planned, slot)
     command = [sys.executable, "-m", "glu_bench", "train", *words, *extra_words]
     command += ["--output-dir", str(plan.folder.parent.parent), "--quiet"]
     with log.open("wb") as file:
@@ -239,6 +238,16 @@ def _start(
             start_new_session=True,  # Ctrl-C reaches the runs once, through `hear`
             preexec_fn=end_with_parent if sys.platform == "linux" else None,
         )
+
+
+def list_words(run: Run, planned: PlannedRun, slot: Slot) -> list[str]:
+    """The settings of a run in a slot. One that began keeps its thread count: another changes the bits."""
+    if any(word.startswith("train.threads=") for word in planned.words):
+        return list(planned.words)
+    n_threads = run.environment().get("n_threads") if run.path.exists() else None
+    if isinstance(n_threads, int):
+        return [*planned.words, f"train.threads={n_threads}"]
+    return [*planned.words, *slot.words]
 
 
 def judge_run(plan: Plan, planned: PlannedRun, code: int, reason: str | None = None) -> RunEnded:

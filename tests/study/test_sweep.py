@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from glu_bench.study import slots
 from glu_bench.study import sweep as room
 from glu_bench.study.plan import Plan, PlannedRun, make_plan
 from glu_bench.study.slots import Slot, make_slots
-from glu_bench.study.sweep import NO_LIMITS, Limits, RunEnded, RunStarted, log_path, run_plan
+from glu_bench.study.sweep import NO_LIMITS, Limits, RunEnded, RunStarted, list_words, log_path, run_plan
 from tests.conftest import REPO, Command, command_env, command_line
 
 Behave = Callable[..., Plan]
@@ -313,3 +314,31 @@ def test_a_real_sweep_with_a_diverging_run_completes_the_others_and_repeats_noth
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")} == kept
     status = json.loads(call_command("status", "three", "--output-dir", str(tmp_path), "--json").out)
     assert [run["status"] for run in status["sweeps"][0]["runs"]] == ["complete", "diverged", "complete"]
+
+
+def test_a_run_that_began_keeps_its_threads_wherever_it_goes_on(behave: Behave) -> None:
+    plan = behave(FINISH)
+    planned, shared = plan.runs[0], Slot(words=("train.threads=1",))
+    run = plan.run(planned)
+    assert list_words(run, planned, shared) == [*planned.words, "train.threads=1"]
+    assert list_words(run, planned, Slot()) == list(planned.words)
+    run.path.mkdir(parents=True)
+    (run.path / "environment.json").write_text(json.dumps({"n_threads": 2}))
+    for slot in (shared, Slot()):
+        assert list_words(run, planned, slot) == [*planned.words, "train.threads=2"]
+    asked = replace(planned, words=(*planned.words, "train.threads=4"))
+    assert list_words(run, asked, shared) == list(asked.words)
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_another_number_of_runs_at_a_time(tiny_words: list[str], tmp_path: Path) -> None:
+    command = command_line("sweep", *slow_words(tiny_words), "--output-dir", str(tmp_path), "--quiet")
+    env = command_env(OMP_NUM_THREADS="2", MKL_NUM_THREADS=None)
+    parent = subprocess.Popen([*command, "-j", "2"], env=env, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/checkpoints/step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(timeout=60) == 143
+    done = subprocess.run([*command, "-j", "1"], env=env, capture_output=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr.decode()
