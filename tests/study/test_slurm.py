@@ -174,7 +174,8 @@ def test_a_sweep_through_slurm_with_jobs_killed_and_one_queued_again(
     )
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) | {"schema_version": 1} == {
-        **{"schema_version": 1, "sweep_id": "four", "planned": 4, "complete": 2, "skipped": 2, "failed": []}
+        **{"schema_version": 1, "sweep_id": "four", "planned": 4, "complete": 2, "skipped": 2},
+        **{"failed": [], "not_begun": 0},
     }
     assert {path: sha256_file(path) for path in finished} == {path: kept[path] for path in finished}
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
