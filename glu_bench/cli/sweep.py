@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -126,7 +127,7 @@ def sweep(
             allow_unmatched=allow_unmatched,
         )
         if dry_run:
-            _show_plan(tuning.plan(write=False), extra, as_json, quiet)
+            _show_plan(tuning.plan(write=False), config_dir, extra, as_json, quiet)
             return
         choices = tuning.choose(execute, widen)
         if not quiet:
@@ -143,7 +144,7 @@ def sweep(
             write=not dry_run,
         )
     if dry_run:
-        _show_plan(plan, extra, as_json, quiet)
+        _show_plan(plan, config_dir, extra, as_json, quiet)
         return
     _report(plan, execute(plan), as_json, quiet)
 
@@ -177,7 +178,7 @@ def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[lis
     return make_slots(chosen), f"{how}: a thread each would give {gain:.2f} times the tokens/s of all in one"
 
 
-def _show_plan(plan: Plan, extra: list[str], as_json: bool, quiet: bool) -> None:
+def _show_plan(plan: Plan, config_dir: Path | None, extra: list[str], as_json: bool, quiet: bool) -> None:
     """The plan and what is left of it will cost; with --json a command a run for any scheduler."""
     from glu_bench.config import load_config
     from glu_bench.cost.estimate import estimate_runs
@@ -188,7 +189,7 @@ def _show_plan(plan: Plan, extra: list[str], as_json: bool, quiet: bool) -> None
     pending = [planned for planned in plan.runs if plan.run(planned).outcome() != "complete"]
     if not quiet:
         make_stderr().print(plain("timing a few steps of each shape …"))
-    configs = [planned.config or load_config(planned.words) for planned in pending]
+    configs = [planned.config or load_config(planned.words, config_dir) for planned in pending]
     estimates = dict(zip(pending, estimate_runs(configs, calibrate=not quiet), strict=True))
     output_dir = str(plan.folder.parent.parent.resolve())
     listed, rows = [], []

@@ -7,7 +7,6 @@ Judging what became of the run is left to those who read its folder.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 
 from glu_bench.errors import DataError
 from glu_bench.files import hold_lock, is_locked, make_folder, read_json, write_json
+from glu_bench.train.stop import end_with_parent
 
 ASKED_TO_STOP = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 SETTLE_S = 60.0  # an attempt that was told to stop may still be saving when the next one comes
@@ -114,12 +114,6 @@ def _train(record: dict[str, Any], job: dict[str, Any]) -> int:
             return process.wait()
         finally:
             process.wait()  # submitit leaves by an exception once it has queued the job again
-
-
-def end_with_parent() -> None:
-    """Have this process told to stop, which saves first, when its parent is gone; for Linux."""
-    pr_set_pdeathsig = 1  # linux/prctl.h
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _leave_warnings_to_parent() -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 from glu_bench.errors import BusyError, InterruptedRunError
 from glu_bench.files import is_locked, make_folder, write_json
 from glu_bench.runs.folder import Run
-from glu_bench.study.job import end_with_parent
 from glu_bench.study.plan import Plan, PlannedRun
 from glu_bench.study.slots import Slot
+from glu_bench.train.stop import end_with_parent
 
 POLL_S = 0.2
 ALONE = (Slot(),)  # one run at a time, on all cores

@@ -6,7 +6,6 @@ of its going; the exit code is that of this error.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -23,7 +22,7 @@ from types import FrameType
 from glu_bench.errors import DeviceError, InterruptedRunError, RankFailedError
 from glu_bench.files import make_folder
 from glu_bench.train.reports import FOLDER, RankReport, note_failure, read_report, read_step
-from glu_bench.train.stop import ORDERS
+from glu_bench.train.stop import ORDERS, end_with_parent
 
 POLL_S = 0.05
 GRACE_S = 4.0  # for the others to end by themselves once one has
@@ -108,15 +107,10 @@ def _start(command: Sequence[str], n_ranks: int, folder: Path, port: int) -> Pro
                     stdout=None if rank == 0 else log,
                     stderr=None if rank == 0 else log,
                     start_new_session=True,  # Ctrl-C reaches them once, through the launcher
-                    preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                    preexec_fn=end_with_parent if sys.platform == "linux" else None,
                 )
             )
     return tuple(processes)
-
-
-def _end_with_parent() -> None:
-    pr_set_pdeathsig = 1  # linux/prctl.h: the ranks of a SIGKILLed launcher save and end
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _watch(launched: Launched, asked: list[int]) -> list[int] | None:

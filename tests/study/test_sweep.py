@@ -342,3 +342,18 @@ def test_a_sweep_goes_on_with_another_number_of_runs_at_a_time(tiny_words: list[
     assert parent.wait(timeout=60) == 143
     done = subprocess.run([*command, "-j", "1"], env=env, capture_output=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_dry_run_of_an_extended_sweep_finds_own_variants(
+    tiny_words: list[str], call_command: Command, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    (own / "variant").mkdir(parents=True)
+    text = "name: mine\nfamily: own\nformula: tanh(g) * u\nsource: me\ngated: true\ngate: tanh\n"
+    (own / "variant" / "mine.yaml").write_text(text)
+    words = [*tiny_words, "variant=mine"]
+    make_plan([*words, "seed=0"], tmp_path, name="two", config_dir=own)
+    common = ["--config-dir", str(own), "--output-dir", str(tmp_path), "--name", "two", "--extend"]
+    ended = call_command("sweep", *words, "seed=1", *common, "--dry-run", "--json", "-q")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["pending"] == 2
