@@ -16,13 +16,15 @@ from tests.conftest import REPO, command_env
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
     *("errors", "faults", "files", "keys", "schema", "rules", "config", "launch", "grid", "device"),
-    *("ranks", "allocator", "ffn", "lm", "data", "runs", "evaluate", "train", "study", "cost"),
+    *("ranks", "allocator", "ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
     *("interop", "show", "cli"),
 )
 DOORS = {
     "hydra": ("config", "launch"),
     "omegaconf": ("config", "launch"),
     "yaml": ("config",),
+    "scipy": ("stats",),
+    "jinja2": ("show",),
     "datasets": ("data",),
     "rich": ("show",),
     "plotly": ("show",),

@@ -40,7 +40,8 @@ def compare(
     from glu_bench.errors import ConfigError
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.tables import render_comparison
-    from glu_bench.study.compare import compare_runs, find_runs
+    from glu_bench.study.arms import find_runs
+    from glu_bench.study.compare import compare_runs
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split}: val or test")

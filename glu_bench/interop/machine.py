@@ -26,7 +26,8 @@ EXTRAS = {
     "transformers": "transformers",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
-    "matplotlib": "figures",
+    "hydra-submitit-launcher": "slurm",
+    "hydra-ray-launcher": "ray",
 }
 
 

@@ -24,22 +24,18 @@ FORMATS = ("svg", "png", "pdf")
 def check_figure(path: Path) -> str:
     """The format that the file's ending asks for.
 
-    Raises: ConfigError if it is none of FORMATS, or matplotlib is missing.
+    Raises: ConfigError if it is none of FORMATS.
     """
     ending = path.suffix.removeprefix(".").lower()
     if ending not in FORMATS:
         raise ConfigError(f"--figure {path}: the file's ending is one of .svg, .png, .pdf")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ConfigError("--figure needs matplotlib: pip install 'glu-bench[figures]'") from None
     return ending
 
 
 def write_figure(path: Path, variant: Variant, curve: Curve) -> None:
     """Function and derivative in one drawing; the same input gives the same bytes as SVG.
 
-    Raises: ConfigError for an ending that is not known or if matplotlib is missing.
+    Raises: ConfigError for an ending that is not known.
     """
     check_figure(path)
     from matplotlib.figure import Figure
@@ -56,7 +52,7 @@ def write_figure(path: Path, variant: Variant, curve: Curve) -> None:
 def write_family_figure(path: Path, family: Sequence[tuple[Variant, Curve]]) -> None:
     """Small multiples: each function of the family once, with its derivative, its variants and formula.
 
-    Raises: ConfigError for an ending that is not known or if matplotlib is missing.
+    Raises: ConfigError for an ending that is not known.
     """
     check_figure(path)
     from matplotlib.figure import Figure

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,15 +54,6 @@ def test_a_figure_that_cannot_be_is_one_line(call_command: Command, words: tuple
     ended = call_command("variants", *words)
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
-
-
-def test_without_matplotlib_the_extra_is_named(
-    call_command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    ended = call_command("variants", "swiglu", "--figure", str(tmp_path / "a.svg"))
-    assert ended.code == 2
-    assert ended.err == "glu-bench: --figure needs matplotlib: pip install 'glu-bench[figures]'\n"
 
 
 def test_the_list_has_every_family_and_every_file(call_command: Command) -> None:

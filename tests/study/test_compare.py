@@ -13,7 +13,8 @@ import pytest
 from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.folder import Run
-from glu_bench.study.compare import Arm, Comparison, compare_runs, find_runs
+from glu_bench.study.arms import find_runs
+from glu_bench.study.compare import Arm, Comparison, compare_runs
 from glu_bench.study.plan import make_plan
 from glu_bench.train.loop import train_run
 from glu_bench.train.stop import StopRequest

@@ -1,0 +1,1 @@
+"""Numbers about numbers: intervals, tests, letters, fits. Nothing here knows a run."""

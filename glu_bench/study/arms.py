@@ -1,0 +1,180 @@
+"""What is compared: runs read as entries, the arms they form, the settings that keep them apart.
+
+An arm is what the keys declared to vary say; a setting is everything else that determines a
+result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from glu_bench.errors import ConfigError
+from glu_bench.runs.folder import Run, find_run, list_runs, make_identity
+from glu_bench.study.plan import Plan, PlannedRun, find_plan, load_plan
+from glu_bench.study.tuning import list_tuned
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as a comparison sees it: what determines it, and how it ended."""
+
+    name: str
+    identity: dict[str, Any]
+    seed: int
+    status: str
+    result: dict[str, Any] | None
+    arm: str = ""
+    tuned: tuple[str, ...] = ()  # keys that a recorded tuning chose, arm by arm
+    edges: dict[str, str] = field(default_factory=dict)
+
+
+def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | PlannedRun], bool]:
+    """Runs that words name (run, sweep or folder; none: all there are), and whether each was named.
+
+    A sweep's runs that never began come as planned ones.
+    Raises: ConfigError for a word that names nothing.
+    """
+    if not texts:
+        return list(list_runs(output_dir)), False
+    runs: dict[Path, Run | PlannedRun] = {}
+    named = True
+    for text in texts:
+        found = _find_run_or_sweep(text, output_dir)
+        if isinstance(found, Run):
+            runs[found.path.resolve()] = found
+            continue
+        named = False
+        if isinstance(found, Plan):
+            for planned in found.runs:
+                run = found.run(planned)
+                began = (run.path / "config.yaml").is_file()
+                runs[run.path.resolve()] = run if began else planned
+        else:
+            runs.update({run.path.resolve(): run for run in found})
+    return list(runs.values()), named
+
+
+def _find_run_or_sweep(text: str, output_dir: Path) -> Run | Plan | list[Run]:
+    path = Path(text)
+    if (path / "config.yaml").is_file():
+        return Run(path)
+    if (path / "plan.json").is_file():
+        return load_plan(path)
+    if path.is_dir() and ((path / "runs").is_dir() or any(path.glob("*/config.yaml"))):
+        return list_runs(path) or [Run(inner.parent) for inner in sorted(path.glob("*/config.yaml"))]
+    try:
+        return find_run(text, output_dir)
+    except ConfigError as error:
+        try:
+            return find_plan(text, output_dir)
+        except ConfigError:
+            raise error from None
+
+
+def read_entry(found: str | Path | Run | PlannedRun) -> Entry:
+    """A run's entry, its arm not named yet."""
+    if isinstance(found, PlannedRun):
+        return Entry(found.run_id, found.identity, found.identity["seed"], "planned", None)
+    run = found if isinstance(found, Run) else Run(Path(found))
+    config = run.config()
+    facts = run.environment()
+    identity = make_identity(config, {"data_fingerprint": "", "tokenizer_fingerprint": "", **facts})
+    status = run.status()
+    return Entry(run.path.name, identity, config.seed, status, run.result() if status == "complete" else None)
+
+
+def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
+    return any(dotted == key or dotted.startswith(f"{key}.") for key in arm_keys)
+
+
+def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRun]) -> list[Entry]:
+    """The entries, and once more those that a recorded tuning made: exempt from the keys it chose."""
+    folders = {
+        (path.path if isinstance(path, Run) else Path(path)).resolve().parent.parent
+        for path in paths
+        if not isinstance(path, PlannedRun)
+    }
+    tuned: dict[str, dict[str, Any]] = {}
+    for folder in sorted(folders):
+        tuned |= list_tuned(folder)
+    again = [
+        replace(entry, tuned=tuple(tuned[entry.name]["keys"]), edges=tuned[entry.name]["edges"])
+        for entry in entries
+        if entry.name in tuned
+    ]
+    return entries + again
+
+
+def setting_of(entry: Entry, arm_keys: Sequence[str]) -> dict[str, Any]:
+    """All that determines the run's result, less seed, arm, and what a tuning chose."""
+    exempt = {"seed", *entry.tuned}
+    setting = {
+        name: value
+        for name, value in entry.identity.items()
+        if name not in exempt and not _is_arm_key(name, arm_keys)
+    }
+    return setting | ({"tuned": entry.tuned} if entry.tuned else {})
+
+
+def _arm_of(identity: dict[str, Any], arm_keys: Sequence[str]) -> str:
+    names = {"variant": "variant.name", "model": "model.preset", "match": "match.mode", "data": "data.corpus"}
+    names |= {"optim": "optim.name", "tokenizer": "tokenizer.kind"}
+    parts = []
+    for key in arm_keys:
+        dotted = names.get(key, key)
+        if dotted not in identity:
+            raise ConfigError(f"--arms {key}: no such key among those that determine a result")
+        parts.append(str(identity[dotted]) if key in names else f"{key}={identity[dotted]}")
+    return " ".join(parts)
+
+
+def name_arms(entries: list[Entry], arm_keys: Sequence[str]) -> list[Entry]:
+    """The entries with the names of their arms: one name never stands for two configurations.
+
+    `variant=swiglu variant.up_clamp=7` beside plain swiglu becomes "swiglu up_clamp=7.0".
+    """
+    by_name: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_name.setdefault(_arm_of(entry.identity, arm_keys), []).append(entry)
+    names: dict[str, list[str]] = {}
+    for name, members in by_name.items():
+        keys = {key for entry in members for key in entry.identity if _is_arm_key(key, arm_keys)}
+        names[name] = [k for k in sorted(keys) if len({repr(e.identity.get(k)) for e in members}) > 1]
+
+    def rename(entry: Entry) -> Entry:
+        name = _arm_of(entry.identity, arm_keys)
+        values = ((key.partition(".")[2] or key, entry.identity.get(key)) for key in names[name])
+        return replace(entry, arm=" ".join([name, *(f"{k}={v}" for k, v in values if v is not None)]))
+
+    return [rename(entry) for entry in entries]
+
+
+def first_difference(groups: dict[tuple[tuple[str, str], ...], list[Entry]]) -> str:
+    """The first key by which two settings differ, with both values."""
+    one, other = (dict(setting) for setting in list(groups)[:2])
+    name = next(name for name in sorted({*one, *other}) if one.get(name) != other.get(name))
+    return f"{name} is {one.get(name)} and {other.get(name)}"
+
+
+def describe_setting(identity: dict[str, Any], tuned: tuple[str, ...] = ()) -> str:
+    """A setting in a line: model, text, budget, matching, optimiser, precision."""
+    budget = next(
+        f"{identity[f'train.{unit}']:,} {unit}"
+        for unit in ("tokens", "steps", "epochs")
+        if identity[f"train.{unit}"]
+    )
+    return ", ".join(
+        [
+            f"{identity['model.preset']} {identity['model.d_model']}x{identity['model.n_layers']}",
+            str(identity["data.corpus"]),
+            budget,
+            f"match {identity['match.mode']}",
+            f"{identity['optim.name']} lr "
+            + ("tuned" if "optim.lr" in tuned else f"{identity['optim.lr']:g}"),
+            str(identity["train.precision"]),
+            *(f"{key} tuned" for key in tuned if key != "optim.lr"),
+        ]
+    )
