@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -28,6 +29,14 @@ def compare(
         str, typer.Option("--arms", help="Keys that make an arm, such as variant,match.")
     ] = "variant",
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
+    from_csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-csv",
+            help="Anybody's results instead: columns arm,seed,loss or arm,mean,sd,n.",
+            dir_okay=False,
+        ),
+    ] = None,
     allow_mixed: Annotated[bool, typer.Option("--allow-mixed", help="One table whatever differs.")] = False,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
@@ -36,26 +45,33 @@ def compare(
     """Arms side by side, one table a setting.
 
     Example: glu-bench compare --baseline gelu
+    Example: glu-bench compare --from-csv results.csv
     """
     from glu_bench.errors import ConfigError
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.tables import render_comparison
     from glu_bench.study.arms import find_runs
     from glu_bench.study.compare import compare_runs
+    from glu_bench.study.results_csv import compare_csv
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split {split}: val or test")
-    found, named = find_runs(runs or [], output_dir)
-    tables = compare_runs(
-        found,
-        baseline=baseline,
-        split=split,
-        arm_keys=[key.strip() for key in arms.split(",")],
-        allow_mixed=allow_mixed,
-        refuse_mixed=named,
-    )
+    if from_csv is not None:
+        if runs:
+            raise ConfigError(f"--from-csv {from_csv} and {runs[0]}: a file or runs, not both")
+        tables = [compare_csv(from_csv, baseline)]
+    else:
+        found, named = find_runs(runs or [], output_dir)
+        tables = compare_runs(
+            found,
+            baseline=baseline,
+            split=split,
+            arm_keys=[key.strip() for key in arms.split(",")],
+            allow_mixed=allow_mixed,
+            refuse_mixed=named,
+        )
     if as_json:
-        print_json({"tables": [_to_json(dataclasses.asdict(table)) for table in tables]})
+        print_json({"tables": [dataclasses.asdict(table) for table in tables]})
         return
     stdout, stderr = make_stdout(), make_stderr()
     for table in tables:
@@ -66,19 +82,3 @@ def compare(
                 stderr.print(plain(f"note: {warning}"))
     if tables[0].left_out and not quiet:
         stderr.print(plain(f"left out, no second arm in their setting: {', '.join(tables[0].left_out)}"))
-
-
-def _to_json(table: dict[str, Any]) -> dict[str, Any]:
-    """The table under the fixed keys; what is not computed yet is null, so scripts find its place."""
-    later = {
-        "ci95": None,
-        "difference_ci95": None,
-        "p_raw": None,
-        "p_holm": None,
-        "letters": None,
-        "speedup": None,
-    }
-    for arm in table["arms"]:
-        arm.update(later)
-        arm["verdict"] = "baseline" if arm["arm"] == table["baseline"] else "insufficient"
-    return {**table, "detectable_nats": None, "pairs": []}

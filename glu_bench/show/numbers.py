@@ -38,6 +38,11 @@ def perplexity_text(value: float | None) -> str:
     return f"{value:.3f}" if value < 1e4 else f"{value:.3g}"
 
 
+def p_text(p: float | None) -> str:
+    """A probability as papers print it."""
+    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def cell(value: object) -> str:
     """Any value in a table: whole numbers in groups of three, others as they are written."""
     if value is None:

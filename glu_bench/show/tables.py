@@ -10,7 +10,7 @@ from rich.table import Table
 
 from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
 from glu_bench.show.console import plain
-from glu_bench.show.numbers import duration, fixed, perplexity_text, si
+from glu_bench.show.numbers import duration, fixed, p_text, perplexity_text, si
 from glu_bench.study.compare import Comparison
 
 
@@ -69,8 +69,9 @@ def render_comparison(comparison: Comparison) -> Table:
     table = make_table(
         comparison.setting,
         (
-            *("arm", "n", "loss", "sd", f"{comparison.split} ppl", "bits/byte", f"vs {comparison.baseline}"),
-            *("params", "FFN params", "residual", "FLOPs/token", "tokens/s"),
+            *("arm", "n", "loss", "sd", "", f"{comparison.split} ppl", "bits/byte"),
+            *(f"vs {comparison.baseline}", "95 % interval", "p (Holm)"),
+            *("FFN params", "residual", "FLOPs/token", "tokens/s"),
         ),
     )
     for arm in comparison.arms:
@@ -80,16 +81,22 @@ def render_comparison(comparison: Comparison) -> Table:
             n + (f" ({arm.n_diverged} diverged)" if arm.n_diverged else ""),
             fixed(arm.mean_loss_nats),
             fixed(arm.sd_loss_nats),
+            arm.letters,
             "-" if arm.mean_loss_nats is None else perplexity_text(arm.perplexity),
             fixed(arm.bits_per_byte),
             "baseline" if arm.arm == comparison.baseline else fixed(arm.difference_nats, sign=True),
-            si(arm.n_params),
+            _interval(arm.difference_ci95),
+            p_text(arm.p_holm),
             si(arm.n_ffn_params),
             "-" if arm.match_residual is None else f"{arm.match_residual:+.2%}",
             si(arm.flops_per_token),
             si(arm.tokens_per_s),
         )
     return table
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{fixed(ends[0], sign=True)} to {fixed(ends[1], sign=True)}"
 
 
 def render_evaluations(found: Iterable[tuple[str, HeldOutLoss]]) -> Table:

@@ -16,6 +16,7 @@ class Pair:
     p_raw: float | None = None
     p_holm: float | None = None  # over the table's pairs
     separable: bool = False
+    df: float | None = None  # behind the test
     n_shared_seeds: int = 0
     p_paired: float | None = None  # paired t of this pair alone, beside the pooled test
     correlation: float | None = None  # of the two arms over their shared seeds

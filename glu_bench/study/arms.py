@@ -29,6 +29,7 @@ class Entry:
     arm: str = ""
     tuned: tuple[str, ...] = ()  # keys that a recorded tuning chose, arm by arm
     edges: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
 
 
 def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | PlannedRun], bool]:

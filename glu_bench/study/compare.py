@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from glu_bench.errors import ConfigError
 from glu_bench.evaluate.perplexity import perplexity
 from glu_bench.runs.folder import Run
+from glu_bench.stats.findings import Estimate, Findings, judge_losses
 from glu_bench.stats.pair import Pair
 from glu_bench.stats.speedup import Speedup
+from glu_bench.stats.verdict import say_verdict
 from glu_bench.study.arms import (
     Entry,
     add_tuned,
@@ -37,27 +40,27 @@ class Arm:
     n_finished: int
     n_planned: int
     n_diverged: int
-    mean_loss_nats: float | None
-    sd_loss_nats: float | None  # None with fewer than two seeds
-    perplexity: float | None  # exp of the mean loss
-    bits_per_byte: float | None
-    difference_nats: float | None  # to the baseline, over the seeds both have
-    n_shared_seeds: int
+    mean_loss_nats: float | None = None
+    sd_loss_nats: float | None = None  # None with fewer than two seeds
+    perplexity: float | None = None  # exp of the mean loss
+    bits_per_byte: float | None = None
+    difference_nats: float | None = None  # to the baseline; by least squares where seeds are not all shared
+    n_shared_seeds: int = 0  # with the baseline
     ci95: tuple[float, float] | None = None  # of the mean
     difference_ci95: tuple[float, float] | None = None
     p_raw: float | None = None  # of the difference to the baseline
     p_holm: float | None = None  # over the arms against the baseline
     verdict: str = "insufficient"  # baseline, better, worse, not_separable, insufficient
     letters: str = ""  # arms that share one are not separable
+    n_params: int | None = None
+    n_ffn_params: int | None = None
+    match_residual: float | None = None
+    flops_per_token: int | None = None
+    tokens_per_s: float | None = None
+    peak_bytes: int | None = None
     speedup: Speedup | None = None
     losses: dict[int, float] = field(default_factory=dict)  # nats/token by seed
     runs: tuple[str, ...] = ()  # folders of the finished runs, by seed
-    n_params: int | None
-    n_ffn_params: int | None
-    match_residual: float | None
-    flops_per_token: int | None
-    tokens_per_s: float | None
-    peak_bytes: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +77,9 @@ class Comparison:
     test: str = ""  # the primary test in words
     pairs: list[Pair] = field(default_factory=list)
     detectable_nats: float | None = None  # the smallest difference these seeds see with 80 % power
-    n_more_seeds: int | None = None  # that would settle the nearest tie
+    nearest_tie: tuple[str, str] | None = None
+    n_more_seeds: int | None = None  # an arm, that would settle it; None beyond 1,000
+    seed_correlation: float | None = None  # of two runs that share a seed: what pairing bought
 
 
 def compare_runs(
@@ -109,7 +114,8 @@ def compare_runs(
     tables, left_out = [], []
     for members in groups.values():
         arms = {entry.arm for entry in members}
-        if len(arms) < 2 or not any(entry.result for entry in members):
+        ended = any(entry.result or entry.status == "diverged" for entry in members)
+        if len(arms) < 2 or not ended:
             left_out += [entry.name for entry in members]
         else:
             tables.append(members)
@@ -137,13 +143,14 @@ def _warn_of_edges(by_arm: dict[str, list[Entry]]) -> list[str]:
     return said
 
 
-def _losses(entries: list[Entry], split: str) -> dict[int, list[float]]:
-    """Losses by seed; mixed settings may hold several runs of one seed."""
+def _losses(entries: list[Entry], split: str) -> dict[int, float]:
+    """Finite losses by seed; where mixed settings hold several runs of one seed, their mean."""
     losses: dict[int, list[float]] = {}
     for entry in entries:
-        if entry.result is not None:
-            losses.setdefault(entry.seed, []).append(float(entry.result[f"{split}_loss_nats"]))
-    return losses
+        loss = None if entry.result is None else entry.result[f"{split}_loss_nats"]
+        if loss is not None and math.isfinite(loss):
+            losses.setdefault(entry.seed, []).append(float(loss))
+    return {seed: statistics.fmean(sorted(values)) for seed, values in losses.items()}
 
 
 def _tabulate(
@@ -157,79 +164,105 @@ def _tabulate(
         by_arm.setdefault(entry.arm, []).append(entry)
     losses = {arm: _losses(entries, split) for arm, entries in by_arm.items()}
     finished = [arm for arm in by_arm if losses[arm]]
-    chosen = baseline if baseline in by_arm else _choose_baseline(finished)
+    chosen = baseline if baseline in by_arm else choose_baseline(finished or list(by_arm))
     warnings = []
     if baseline not in (None, chosen):
         warnings.append(f"{baseline} is no arm here; differences are to {chosen}")
+    if chosen not in finished:
+        warnings.append(f"{chosen} has no finished run: nothing is set against it")
     warnings += _warn_of_edges(by_arm)
+    found = judge_losses({arm: losses[arm] for arm in finished}, chosen) if finished else None
+    estimates = {estimate.arm: estimate for estimate in found.estimates} if found else {}
     rows = []
     for arm, entries in by_arm.items():
-        row = _make_arm(arm, entries, losses[arm], losses[chosen], split)
+        row = _make_arm(arm, entries, losses[arm], split)
+        if arm in estimates:
+            row = add_estimate(row, estimates[arm], len(set(losses[arm]) & set(losses[chosen])))
         rows.append(row)
         if row.n_finished < row.n_planned:
             warnings.append(f"{arm}: the mean is over {row.n_finished} of {row.n_planned} runs")
     rows.sort(key=lambda row: (row.mean_loss_nats is None, row.mean_loss_nats or 0.0, row.arm))
-    return Comparison(
+    table = Comparison(
         setting=describe_setting(members[0].identity, members[0].tuned),
         baseline=chosen,
         split=split,
         arms=rows,
         left_out=left_out,
         warnings=sorted(warnings),
-        verdict=_say_verdict(rows),
+        verdict="no arm has a finished run: nothing to compare",
+    )
+    return add_findings(table, found) if found else table
+
+
+def add_findings(table: Comparison, found: Findings) -> Comparison:
+    """The table with what the tests of all its arms say."""
+    return replace(
+        table,
+        warnings=sorted(table.warnings + found.warnings),
+        verdict=say_verdict(found),
+        test=found.test,
+        pairs=found.pairs,
+        detectable_nats=found.detectable_nats,
+        n_more_seeds=found.n_more_seeds,
+        nearest_tie=found.nearest_tie,
+        seed_correlation=found.seed_correlation,
     )
 
 
-def _choose_baseline(finished: list[str]) -> str:
+def choose_baseline(arms: list[str]) -> str:
+    """The arm that differences refer to unless somebody says: an ungated one that people know."""
     for familiar in ("gelu", "relu", "swish"):
-        if familiar in finished:
+        if familiar in arms:
             return familiar
-    return sorted(finished)[0]
+    return sorted(arms)[0]
 
 
-def _make_arm(
-    arm: str, entries: list[Entry], losses: dict[int, list[float]], base: dict[int, list[float]], split: str
-) -> Arm:
-    results = [entry.result for entry in entries if entry.result is not None]
-    values = [loss for at_seed in losses.values() for loss in at_seed]
-    mean = statistics.fmean(values) if values else None
-    shared = sorted(set(losses) & set(base))
+def _make_arm(arm: str, entries: list[Entry], losses: dict[int, float], split: str) -> Arm:
+    """The counts and costs of an arm."""
+    results = [
+        entry.result for entry in entries if entry.result is not None and _is_number(entry.result, split)
+    ]
     one = results[0] if results else {}
     speeds = [r["tokens_per_s"] for r in results if r["tokens_per_s"] is not None]
+    bits = sorted(r[f"{split}_bits_per_byte"] for r in results)
     return Arm(
         arm=arm,
-        n_finished=len(values),
+        n_finished=len(results),
         n_planned=len(entries),
-        n_diverged=sum(entry.status == "diverged" for entry in entries),
-        mean_loss_nats=mean,
-        sd_loss_nats=statistics.stdev(values) if len(values) > 1 else None,
-        perplexity=perplexity(mean) if mean is not None else None,
-        bits_per_byte=statistics.fmean(r[f"{split}_bits_per_byte"] for r in results) if results else None,
-        difference_nats=(
-            statistics.fmean(statistics.fmean(losses[s]) - statistics.fmean(base[s]) for s in shared)
-            if shared
-            else None
+        n_diverged=sum(
+            entry.status == "diverged" or (entry.result is not None and not _is_number(entry.result, split))
+            for entry in entries
         ),
-        n_shared_seeds=len(shared),
+        bits_per_byte=statistics.fmean(bits) if bits else None,
         n_params=one.get("n_params"),
         n_ffn_params=one.get("n_ffn_params"),
         match_residual=one.get("match_residual"),
         flops_per_token=one.get("flops_per_token"),
         tokens_per_s=statistics.median(speeds) if speeds else None,
         peak_bytes=max((r["peak_bytes"] for r in results), default=None),
+        losses=losses,
+        runs=tuple(entry.folder for entry in entries if entry.result is not None),
     )
 
 
-def _say_verdict(rows: list[Arm]) -> str:
-    """The order in words; whether it could be chance is not tested yet, and that is said."""
-    ranked = [row for row in rows if row.mean_loss_nats is not None and math.isfinite(row.mean_loss_nats)]
-    if len(ranked) < 2:
-        return "fewer than two arms have a finished run: nothing to compare yet"
-    best, second = ranked[0], ranked[1]
-    assert best.mean_loss_nats is not None
-    assert second.mean_loss_nats is not None
-    gap = second.mean_loss_nats - best.mean_loss_nats
-    return (
-        f"{best.arm} has the least mean loss, {gap:.4f} nats below {second.arm}; "
-        "no test of significance was made, so this is an order, not a finding"
+def _is_number(result: dict[str, Any], split: str) -> bool:
+    loss = result[f"{split}_loss_nats"]
+    return loss is not None and math.isfinite(loss)
+
+
+def add_estimate(row: Arm, estimate: Estimate, n_shared_seeds: int) -> Arm:
+    """The row with its mean, interval and test."""
+    return replace(
+        row,
+        mean_loss_nats=estimate.mean_loss_nats,
+        sd_loss_nats=estimate.sd_loss_nats,
+        ci95=estimate.ci95,
+        perplexity=perplexity(estimate.mean_loss_nats),
+        difference_nats=estimate.difference_nats,
+        difference_ci95=estimate.difference_ci95,
+        n_shared_seeds=n_shared_seeds,
+        p_raw=estimate.p_raw,
+        p_holm=estimate.p_holm,
+        verdict=estimate.verdict,
+        letters=estimate.letters,
     )
