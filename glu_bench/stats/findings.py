@@ -76,8 +76,8 @@ def judge_losses(losses: Losses, baseline: str) -> Findings:
         summaries = {arm: replace(summary, sd=None) for arm, summary in summaries.items()}
     if noise is not None and (spread := check_spread(fit)) and spread.p < ALPHA:
         warnings.append(
-            f"the arms do not vary alike: the residual sd of {spread.arm} is {spread.ratio:.1f} times that of "
-            f"the others (Monte Carlo p = {spread.p:.3f}); each pair's own paired t says more than the pooled "
+            f"the arms do not vary alike: {spread.arm} has a residual sd {spread.ratio:.1f} times that of "
+            f"the others (Monte Carlo p = {spread.p:.3f}); each pair's paired t says more than the pooled "
             "test"
         )
     pairs = []
