@@ -44,6 +44,10 @@ class HeldOutLoss:
     split: str
     nats_per_window: NDArray[np.float64]
     tokens_per_window: NDArray[np.int64]
+    nats_per_position: NDArray[np.float64]  # a place in the window each
+    tokens_per_position: NDArray[np.int64]
+    nats_per_id: NDArray[np.float64]  # a token each, as target
+    tokens_per_id: NDArray[np.int64]
     n_bytes: int | None  # of text behind the scored tokens; None if only the head was scored
     stride: int
 
@@ -113,6 +117,9 @@ def evaluate_stream(
     if len(ids) < 2:
         raise DataError(f"the {stream.split} split has {len(ids)} tokens, nothing can be scored")
     sums, counts = [], []
+    n_ids = int(ids.max()) + 1
+    at_position = np.zeros((2, seq_len))  # nats, tokens
+    at_id = np.zeros((2, n_ids))
     for number, windows in enumerate(cut_windows(ids, seq_len, stride, batch_size)):
         counts.append(windows.scored_BT.sum(axis=1).astype(np.int64))
         if number % ranks.size != ranks.rank:
@@ -121,16 +128,25 @@ def evaluate_stream(
         tokens_BT = torch.from_numpy(windows.tokens_BT).to(device)
         targets_BT = torch.from_numpy(windows.targets_BT).to(device)
         nats_BT = nats(tokens_BT, targets_BT).double().cpu().numpy()
-        sums.append((nats_BT * windows.scored_BT).sum(axis=1))
+        nats_BT = nats_BT * windows.scored_BT
+        sums.append(nats_BT.sum(axis=1))
+        for total, weights_BT in zip(range(2), (nats_BT, windows.scored_BT), strict=True):
+            at_position[total] += weights_BT.sum(axis=0)
+            at_id[total] += np.bincount(windows.targets_BT.ravel(), weights_BT.ravel(), n_ids)
     if ranks.rank >= len(counts) % ranks.size > 0:  # no batch left in the last turn
         idle_BT = torch.zeros(batch_size, seq_len, dtype=torch.int64, device=device)
         nats(idle_BT, idle_BT)  # the others need this rank's share of the weights
+    at_position, at_id = ranks.add_up(at_position), ranks.add_up(at_id)
     tokens_per_window = np.concatenate(counts)
     real = tokens_per_window > 0  # the filling of the last batch has none
     return HeldOutLoss(
         split=stream.split,
         nats_per_window=ranks.add_up(np.concatenate(sums))[real],
         tokens_per_window=tokens_per_window[real],
+        nats_per_position=at_position[0],
+        tokens_per_position=at_position[1].astype(np.int64),
+        nats_per_id=at_id[0],
+        tokens_per_id=at_id[1].astype(np.int64),
         n_bytes=stream.n_bytes - stream.n_first_bytes if len(ids) == len(stream.ids) else None,
         stride=stride,
     )

@@ -40,13 +40,20 @@ def hash_weights(weights: dict[str, Tensor]) -> str:
 
 
 def write_blocks(path: Path, found: dict[str, HeldOutLoss]) -> None:
-    """Nats and tokens of each held-out window, so that arms can be compared window by window."""
+    """Held-out nats and tokens of each window, place in the window and token.
+
+    Arms can then be compared by stretch of text, by context and by frequency.
+    """
     from safetensors.numpy import save
 
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for split, loss in found.items():
         arrays[f"{split}/nats"] = loss.nats_per_window
         arrays[f"{split}/tokens"] = loss.tokens_per_window
+        arrays[f"{split}/nats_per_position"] = loss.nats_per_position
+        arrays[f"{split}/tokens_per_position"] = loss.tokens_per_position
+        arrays[f"{split}/nats_per_id"] = loss.nats_per_id
+        arrays[f"{split}/tokens_per_id"] = loss.tokens_per_id
     write_bytes(path, save(arrays))
 
 

@@ -132,10 +132,33 @@ def test_the_loss_is_the_sum_over_tokens_not_the_mean_of_windows() -> None:
         split="test",
         nats_per_window=np.array([8.0, 1.0]),
         tokens_per_window=np.array([4, 1]),
+        nats_per_position=np.array([9.0]),
+        tokens_per_position=np.array([5]),
+        nats_per_id=np.array([9.0]),
+        tokens_per_id=np.array([5]),
         n_bytes=5,
         stride=4,
     )
     assert found.loss_nats == 9 / 5
+
+
+@given(shapes())
+def test_nats_are_kept_by_token_and_by_place_in_the_window(shape: tuple[int, int, int, int]) -> None:
+    n_tokens, seq_len, stride, batch_size = shape
+    ids = (np.arange(n_tokens) * 7 % 11).astype(np.uint16)
+    found = evaluate_stream(
+        nats_of_target, stream_of(ids), seq_len=seq_len, batch_size=batch_size, stride=stride
+    )
+    by_id, by_place = collections.Counter(ids[1:].tolist()), collections.Counter[int]()
+    nats_by_place: collections.Counter[int] = collections.Counter()
+    for at in range(1, n_tokens):  # the window that scores target `at`: the first one that reaches it
+        start = 0 if at <= seq_len else -(-(at - seq_len) // stride) * stride
+        by_place[at - 1 - start] += 1
+        nats_by_place[at - 1 - start] += int(ids[at])
+    assert {i: n for i, n in enumerate(found.tokens_per_id) if n} == by_id
+    assert {i: n for i, n in enumerate(found.tokens_per_position) if n} == by_place
+    assert found.nats_per_id == pytest.approx([i * by_id[i] / 7 for i in range(len(found.nats_per_id))])
+    assert found.nats_per_position == pytest.approx([nats_by_place[i] / 7 for i in range(seq_len)])
 
 
 def test_only_the_head_is_read_if_asked() -> None:

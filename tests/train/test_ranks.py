@@ -121,6 +121,8 @@ def test_a_checkpoint_of_two_is_read_by_one(mode: tuple[str, ...], launch: Launc
         found = evaluate_run(run, split=split)
         assert found.loss_nats == record[f"{split}_loss_nats"]
         assert np.array_equal(found.nats_per_window, blocks[f"{split}/nats"])
+        assert np.allclose(found.nats_per_id, blocks[f"{split}/nats_per_id"], rtol=1e-12)
+        assert np.array_equal(found.tokens_per_position, blocks[f"{split}/tokens_per_position"])
     from glu_bench.train.result import collect_weights, hash_weights
 
     model = run.load_model()
