@@ -34,31 +34,31 @@ def _say_order(findings: Findings) -> str:
 
 
 def _say_best(findings: Findings, n_pairs: int) -> str:
-    best = findings.estimates[0]
-    against = {pair.b: pair for pair in findings.pairs if pair.a == best.arm}
-    tied = [arm for arm, pair in against.items() if not pair.separable and pair.p_raw is not None]
-    untested = [arm for arm, pair in against.items() if pair.p_raw is None]
+    """The best of the arms that could be tested, and what could not be."""
+    tested = [row.arm for row in findings.estimates if row.letters]
+    untested = [row.arm for row in findings.estimates if not row.letters]
+    best = tested[0]
+    against = {pair.b: pair for pair in findings.pairs if pair.a == best and pair.b in tested}
+    tied = [arm for arm, pair in against.items() if not pair.separable]
     behind = [arm for arm, pair in against.items() if pair.separable]
     if not any(pair.separable for pair in findings.pairs):
-        who = f"no two of the {len(findings.estimates)} arms differ by more"
-        if len(findings.estimates) == 2:
-            who = f"{best.arm} and {findings.estimates[1].arm} differ by no more"
+        who = f"no two of the {len(tested)} arms differ by more"
+        if len(tested) == 2:
+            who = f"{best} and {tested[1]} differ by no more"
         said = f"Not separable at this budget: {who} than chance would explain."
     elif not tied:
-        nearest = behind[0]
-        pair = against[nearest]
+        pair = against[behind[0]]
         low, high = pair.ci95 or (0.0, 0.0)
         said = (
-            f"{best.arm} is the best: {-pair.difference_nats:.4f} nats below {nearest} "
+            f"{best} is the best: {-pair.difference_nats:.4f} nats below {pair.b} "
             f"(95 % interval {-high:.4f} to {-low:.4f}), separable from every other arm."
         )
     else:
-        said = (
-            f"{best.arm} has the least mean loss, but {_list(tied)} {'is' if len(tied) == 1 else 'are'} not "
-            f"separable from it" + (f"; {_list(behind)} {_be(behind)} worse." if behind else ".")
+        said = f"{best} has the least mean loss, but {_list(tied)} {_be(tied)} not separable from it" + (
+            f"; {_list(behind)} {_be(behind)} worse." if behind else "."
         )
     if untested:
-        said += f" {_list(untested)} could not be tested."
+        said = f"{_list(untested)} could not be tested: too few runs. Of the others: {said}"
     return said + (f" (Holm over {n_pairs} pairs.)" if n_pairs > 1 else "")
 
 

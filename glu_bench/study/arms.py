@@ -84,7 +84,8 @@ def read_entry(found: str | Path | Run | PlannedRun) -> Entry:
     facts = run.environment()
     identity = make_identity(config, {"data_fingerprint": "", "tokenizer_fingerprint": "", **facts})
     status = run.status()
-    return Entry(run.path.name, identity, config.seed, status, run.result() if status == "complete" else None)
+    result = run.result() if status == "complete" else None
+    return Entry(run.path.name, identity, config.seed, status, result, folder=str(run.path))
 
 
 def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:

@@ -313,3 +313,55 @@ def test_runs_of_a_sweep_that_never_began_count_as_planned(tiny_words: list[str]
     found, _ = find_runs(["two-by-two"], tmp_path)
     arm = arm_of(only_table(compare_runs(found)), "swiglu")
     assert (arm.n_finished, arm.n_planned) == (1, 2)
+
+
+def test_a_table_carries_tests_letters_and_folders(nine_runs: list[Run]) -> None:
+    table = only_table(compare_runs(nine_runs, baseline="gelu"))
+    assert "seed-blocked" in table.test
+    assert [(pair.a, pair.b) for pair in table.pairs] == [
+        ("swiglu", "gelu"),
+        ("swiglu", "relu"),
+        ("gelu", "relu"),
+    ]
+    swiglu = arm_of(table, "swiglu")
+    witness = [one - other for one, other in zip(LOSSES["swiglu"], LOSSES["gelu"], strict=True)]
+    assert swiglu.difference_nats == pytest.approx(statistics.mean(witness))
+    assert swiglu.difference_ci95 is not None
+    assert swiglu.difference_ci95[0] < statistics.mean(witness) < swiglu.difference_ci95[1]
+    assert swiglu.losses == dict(enumerate(LOSSES["swiglu"]))
+    assert [Run(Path(folder)).config().seed for folder in swiglu.runs] == [0, 1, 2]
+    assert arm_of(table, "gelu").verdict == "baseline"
+    assert all(arm.letters for arm in table.arms)
+    assert table.detectable_nats is not None
+
+
+def test_arms_whose_runs_all_diverged_are_a_table_of_counts(make_run: MakeRun) -> None:
+    runs = [make_run(arm, seed, None, diverged=True) for arm in ("gelu", "swiglu") for seed in range(2)]
+    table = only_table(compare_runs(runs))
+    assert [(arm.n_finished, arm.n_diverged) for arm in table.arms] == [(0, 2), (0, 2)]
+    assert table.verdict == "no arm has a finished run: nothing to compare"
+    assert {arm.verdict for arm in table.arms} == {"insufficient"}
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_loss_that_is_no_number_counts_as_diverged_wherever_it_stands(at: int, make_run: MakeRun) -> None:
+    runs = [make_run("gelu", seed, 2.0 + 0.1 * seed) for seed in range(3)]
+    runs += [make_run("swiglu", seed, 1.0, test_loss_nats=None if seed == at else 1.0) for seed in range(3)]
+    arm = arm_of(only_table(compare_runs(runs)), "swiglu")
+    assert (arm.n_finished, arm.n_planned, arm.n_diverged, arm.mean_loss_nats) == (2, 3, 1, 1.0)
+
+
+def test_a_baseline_without_a_finished_run_is_said(make_run: MakeRun) -> None:
+    runs = [make_run("relu", 0, None, diverged=True), *(make_run(arm, 0, 1.0) for arm in ("gelu", "swiglu"))]
+    table = only_table(compare_runs(runs, baseline="relu"))
+    assert any("relu has no finished run" in warning for warning in table.warnings)
+    assert {arm.verdict for arm in table.arms} == {"insufficient"}
+
+
+def test_arms_of_other_seeds_are_tested_by_welch(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", seed, 2.0 + 0.1 * seed) for seed in range(3)]
+    runs += [make_run("swiglu", seed, 1.0 + 0.1 * seed) for seed in range(5, 8)]
+    table = only_table(compare_runs(runs))
+    assert table.test == "Welch's t"
+    assert arm_of(table, "swiglu").n_shared_seeds == 0
+    assert arm_of(table, "swiglu").p_raw is not None
