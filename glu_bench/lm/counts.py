@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from glu_bench import schema
+from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import match_width
+from glu_bench.ffn.saved import count_saved_bytes
 from glu_bench.lm.decoder import make_meta_decoder
 
 
@@ -18,10 +22,12 @@ class Counts:
     d_ff: int
     match_residual: float  # of a block's parameters against the ungated baseline's
     flops_per_token: int  # forward and backward, matrix multiplies alone
+    forward_flops_per_token: int
+    ffn_saved_bytes_per_token: int  # that all feed-forward blocks keep for the backward pass
 
 
 def count_model(config: schema.Config, vocab_size: int) -> Counts:
-    """Parameters and training FLOPs per token.
+    """Parameters, training FLOPs per token, and what the feed-forward keeps of each token.
 
     FLOPs: 2 a weight of every matrix that multiplies (the embedding is a look-up), and
     attention in full, 2 T D for the scores and as much for the mixing, per layer; the backward
@@ -37,6 +43,9 @@ def count_model(config: schema.Config, vocab_size: int) -> Counts:
     )
     if model.tied_embeddings:
         matrices += decoder.head.weight.numel()  # the shared matrix multiplies as the head
+    formula = make_formula(config.variant)
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    saved = count_saved_bytes(formula, model.d_model, receipt.d_ff, dtype, bias=model.ffn_bias)
     forward = 2 * matrices + model.n_layers * 4 * model.seq_len * model.d_model
     return Counts(
         n_params=sum(parameter.numel() for parameter in decoder.parameters()),
@@ -44,4 +53,6 @@ def count_model(config: schema.Config, vocab_size: int) -> Counts:
         d_ff=receipt.d_ff,
         match_residual=receipt.residual,
         flops_per_token=3 * forward,
+        forward_flops_per_token=forward,
+        ffn_saved_bytes_per_token=model.n_layers * saved,
     )

@@ -41,6 +41,10 @@ def render_result(record: Mapping[str, Any]) -> Table:
         ("in feed-forward", f"{record['n_ffn_params']:,} at F={record['d_ff']}"),
         ("match residual", f"{record['match_residual']:+.3%} of the ungated baseline's"),
         ("FLOPs/token", f"{si(record['flops_per_token'])}, forward and backward"),
+        (
+            "kept/token",
+            f"{si(record.get('ffn_saved_bytes_per_token'))}B by feed-forward, for backward",
+        ),
         ("hidden RMS", f"{_span(record.get('hidden_rms_at_init'))} at the start, by layer"),
         (
             "trained",

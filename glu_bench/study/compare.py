@@ -56,6 +56,8 @@ class Arm:
     n_ffn_params: int | None = None
     match_residual: float | None = None
     flops_per_token: int | None = None
+    forward_flops_per_token: int | None = None
+    ffn_saved_bytes_per_token: int | None = None  # kept for the backward pass by all blocks
     tokens_per_s: float | None = None
     peak_bytes: int | None = None
     speedup: Speedup | None = None
@@ -238,6 +240,8 @@ def _make_arm(arm: str, entries: list[Entry], losses: dict[int, float], split: s
         n_ffn_params=one.get("n_ffn_params"),
         match_residual=one.get("match_residual"),
         flops_per_token=one.get("flops_per_token"),
+        forward_flops_per_token=one.get("forward_flops_per_token"),
+        ffn_saved_bytes_per_token=one.get("ffn_saved_bytes_per_token"),
         tokens_per_s=statistics.median(speeds) if speeds else None,
         peak_bytes=max((r["peak_bytes"] for r in results), default=None),
         losses=losses,

@@ -91,6 +91,8 @@ def make_result(
         "d_ff": counts.d_ff,
         "match_residual": counts.match_residual,
         "flops_per_token": counts.flops_per_token,
+        "forward_flops_per_token": counts.forward_flops_per_token,
+        "ffn_saved_bytes_per_token": counts.ffn_saved_bytes_per_token,
         "tokens": progress.tokens,
         "steps": n_steps,
         "tokens_per_s": progress.tokens_per_s,
