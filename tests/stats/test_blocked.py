@@ -147,3 +147,41 @@ def test_pairing_shows_as_correlation() -> None:
     witness = statistics.correlation([*losses["arm0"].values()], [*losses["arm1"].values()])
     (pair,) = (pair for pair in found.pairs if {pair.a, pair.b} == {"arm0", "arm1"})
     assert pair.correlation == pytest.approx(witness)
+
+
+def test_a_loud_arm_with_few_runs_is_named_too() -> None:
+    losses = {arm: dict(by_seed) for arm, by_seed in draw(5, 8, np.random.default_rng(2), sd=0.1).items()}
+    losses["arm3"] = {0: losses["arm3"][0] + 1.0, 1: losses["arm3"][1] - 1.0}
+    losses["arm1"] = {seed: loss + 0.6 * (-1) ** (seed // 2) for seed, loss in losses["arm1"].items()}
+    # arm1 has the larger share in the squares of seeds 2 to 7, arm3 the larger residual a run
+    spread = check_spread(fit_blocked(losses))
+    assert spread is not None
+    assert spread.arm == "arm3"
+
+
+def test_two_shared_seeds_always_lie_on_a_line_and_give_no_correlation() -> None:
+    pair = judge_losses({"a": {0: 1.0, 1: 2.0, 5: 3.0}, "b": {0: 2.0, 1: 2.5, 6: 1.0}}, "a").pairs[0]
+    assert (pair.n_shared_seeds, pair.correlation) == (2, None)
+
+
+def test_the_nearest_tie_is_one_with_the_best_arm_and_its_seeds_have_the_power() -> None:
+    residual = np.random.default_rng(8).standard_normal((4, 4)) * 0.01
+    residual -= residual.mean(1, keepdims=True) + residual.mean(0, keepdims=True) - residual.mean()
+    # best and second 0.004 apart; the last two nearer to being separated, but no tie with the best
+    means = {"best": 1.0, "second": 1.004, "third": 2.0, "fourth": 2.012}
+    losses = {
+        arm: {seed: mean + seed + float(residual[at, seed]) for seed in range(4)}
+        for at, (arm, mean) in enumerate(means.items())
+    }
+    found = judge_losses(losses, "third")
+    assert found.nearest_tie == ("best", "second")
+    assert found.n_more_seeds is not None
+    sigma = math.sqrt((residual**2).sum() / 9)
+
+    def power(n: int) -> float:
+        df, effect = 3 * (n - 1), 0.004 / sigma * math.sqrt(n / 2)
+        critical = stats.t.isf(0.05 / 6 / 2, df)
+        return float(stats.nct.sf(critical, df, effect) + stats.nct.cdf(-critical, df, effect))
+
+    n = 4 + found.n_more_seeds
+    assert power(n) >= 0.8 > power(n - 1)
