@@ -94,12 +94,18 @@ class PowerLaw:
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolation:
-    """Mean losses joined by straight lines in log C; it knows nothing outside its points."""
+    """Mean losses joined by straight lines in log C; it knows nothing outside its points.
+
+    A law is convex in log C, so between the points a line lies above it, a budget read from a loss
+    is too large, and no limits here say by how much.
+    """
 
     points: tuple[Point, ...]
     n_dof: int  # of the variance within budgets
     sd_nats: float | None  # of one run, pooled over the budgets; None if no budget has two
-    notes: tuple[str, ...] = ("three budgets: read between them, not fitted",)
+    notes: tuple[str, ...] = (
+        "three budgets: read between them in log C, which flatters the arm as the curve bends",
+    )
 
     @property
     def trusted(self) -> tuple[float, float]:

@@ -60,6 +60,7 @@ def measure_speedup(
         raise DataError("a budget without a finished run")
     (arm,) = collect_points((arm.c, loss) for loss in arm.losses)
     baseline = collect_points((point.c, loss) for point in baseline for loss in point.losses)
+    bounds: Limits
     try:
         curve = make_curve(baseline)
     except DataError as error:
@@ -82,7 +83,7 @@ def measure_speedup(
     if not found.certain:
         # without an interval the end of the range stands, as the means have it
         first, last = (c / arm.c for c in curve.trusted)
-        bounds: Limits = (None, first) if found.beyond == "below" else (last, None)
+        bounds = (None, first) if found.beyond == "below" else (last, None)
         notes.append("a bound of the means, one seed says nothing of chance")
     else:
         bounds = (None, limits[1]) if found.beyond == "below" else (limits[0], None)
