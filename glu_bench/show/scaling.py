@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from glu_bench.errors import show_controls
 from glu_bench.show.console import plain
 from glu_bench.show.figure import check_figure, save_figure
 from glu_bench.show.numbers import fixed, si
@@ -117,19 +118,19 @@ def write_scaling_figure(path: Path, scalings: Sequence[Scaling]) -> None:
         for at, curve in enumerate(scaling.curves):
             _draw(axes, curve, f"C{at % 10}", MARKERS[at % len(MARKERS)])
         axes.set_xscale("log")
-        axes.set_title(scaling.setting, parse_math=False, fontsize=9)
+        axes.set_title(show_controls(scaling.setting), parse_math=False, fontsize=9)
         axes.set_xlabel(
             {"tokens": "training tokens", "params": "parameters"}.get(scaling.over, "training FLOPs")
         )
         axes.set_ylabel(f"{scaling.split} loss, nats/token")
-        axes.legend(frameon=False, fontsize=8)
+        for text in axes.legend(frameon=False, fontsize=8).get_texts():
+            text.set_parse_math(False)
     save_figure(figure, path)
 
 
 def _draw(axes: Axes, curve: ArmCurve, color: str, marker: str) -> None:
     import numpy as np
 
-    label = curve.arm.replace("$", r"\$")  # no formula is read
     for fitted in (True, False):
         points = [point for point in curve.points if point.fitted is fitted]
         if points:
@@ -142,7 +143,7 @@ def _draw(axes: Axes, curve: ArmCurve, color: str, marker: str) -> None:
                 markersize=5,
                 capsize=2,
                 markerfacecolor=color if fitted else "none",
-                label=label if fitted else None,
+                label=show_controls(curve.arm) if fitted else None,
             )
     if curve.law is None:
         return

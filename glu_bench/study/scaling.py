@@ -103,6 +103,20 @@ def fit_scaling(
     arm_keys: Sequence[str] = ("variant",),
     predict: Sequence[float] = (),
 ) -> list[Scaling]:
+    """The laws of runs, as `fit_entries` finds them."""
+    entries = name_arms(add_tuned([read_entry(run) for run in paths], paths), arm_keys)
+    return fit_entries(entries, over=over, baseline=baseline, split=split, arm_keys=arm_keys, predict=predict)
+
+
+def fit_entries(
+    entries: Sequence[Entry],
+    *,
+    over: str = "tokens",
+    baseline: str | None = None,
+    split: str = "test",
+    arm_keys: Sequence[str] = ("variant",),
+    predict: Sequence[float] = (),
+) -> list[Scaling]:
     """One table a setting in which some arm has four budgets (or sizes) or more.
 
     Over FLOPs both may vary; a law then goes through the frontier, the points better than every
@@ -110,7 +124,6 @@ def fit_scaling(
     Raises: ConfigError if no arm has enough, with what to run; or if the baseline is no arm.
     """
     axis = AXES[over]
-    entries = name_arms(add_tuned([read_entry(run) for run in paths], paths), arm_keys)
     groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
     for entry in sorted(entries, key=lambda each: each.name):
         setting = setting_of(entry, arm_keys)

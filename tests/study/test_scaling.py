@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from glu_bench.errors import ConfigError
-from glu_bench.runs.folder import Run
-from glu_bench.study.scaling import ArmCurve, Scaling, fit_scaling, list_beyond
-from tests.study.conftest import MakeRun
+from glu_bench.study.arms import Entry
+from glu_bench.study.scaling import ArmCurve, Scaling, fit_entries, list_beyond
+from tests.study.conftest import MakeEntry
 from tests.study.test_speedup import STEPS, law, make_arm, make_baseline
 
 
@@ -19,14 +19,14 @@ def curve_of(scalings: list[Scaling], arm: str) -> ArmCurve:
     return next(curve for curve in scaling.curves if curve.arm == arm)
 
 
-def make_both(make_run: MakeRun) -> list[Run]:
-    return make_baseline(make_run) + [
-        run for steps in STEPS for run in make_arm(make_run, "swiglu", steps, 1.37, tokens_per_s=400.0)
+def make_both(make_entry: MakeEntry) -> list[Entry]:
+    return make_baseline(make_entry) + [
+        run for steps in STEPS for run in make_arm(make_entry, "swiglu", steps, 1.37, tokens_per_s=400.0)
     ]
 
 
-def test_each_arm_has_its_law(make_run: MakeRun) -> None:
-    (scaling,) = fit_scaling(make_both(make_run), predict=[64 * 6000.0])
+def test_each_arm_has_its_law(make_entry: MakeEntry) -> None:
+    (scaling,) = fit_entries(make_both(make_entry), predict=[64 * 6000.0])
     assert (scaling.over, scaling.split, scaling.baseline) == ("tokens", "test", "gelu")
     assert [curve.arm for curve in scaling.curves] == ["swiglu", "gelu"]  # the better one first
     gelu, swiglu = curve_of([scaling], "gelu"), curve_of([scaling], "swiglu")
@@ -45,11 +45,11 @@ def test_each_arm_has_its_law(make_run: MakeRun) -> None:
     assert swiglu.speedup.wall == pytest.approx(1.37 * 400 / 500, rel=2e-3)
 
 
-def test_points_say_how_many_runs_they_are_of(make_run: MakeRun) -> None:
-    runs = make_baseline(make_run)
-    runs.append(make_run("gelu", 3, None, "train.steps=300", diverged=True))
-    runs.append(make_run("gelu", 3, None, "train.steps=777", diverged=True))  # no run tells its tokens
-    (scaling,) = fit_scaling(runs)
+def test_points_say_how_many_runs_they_are_of(make_entry: MakeEntry) -> None:
+    runs = make_baseline(make_entry)
+    runs.append(make_entry("gelu", 3, None, {"train.steps": 300}))
+    runs.append(make_entry("gelu", 3, None, {"train.steps": 777}))  # no run tells its tokens
+    (scaling,) = fit_entries(runs)
     points = curve_of([scaling], "gelu").points
     assert [(p.c, p.n_finished, p.n_planned, p.n_diverged) for p in points] == [
         (64.0 * steps, 3, 4 if steps == 300 else 3, int(steps == 300)) for steps in STEPS
@@ -59,29 +59,29 @@ def test_points_say_how_many_runs_they_are_of(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize("times", [2.01, 1 / 2.01])
-def test_twice_the_measured_range_is_the_end_of_trust(times: float, make_run: MakeRun) -> None:
+def test_twice_the_measured_range_is_the_end_of_trust(times: float, make_entry: MakeEntry) -> None:
     end = 64.0 * (STEPS[-1] if times > 1 else STEPS[0])
-    (scaling,) = fit_scaling(make_baseline(make_run), predict=[end * times, end])
+    (scaling,) = fit_entries(make_baseline(make_entry), predict=[end * times, end])
     assert [each.beyond for each in scaling.curves[0].predictions] == [True, False]
     (line,) = list_beyond(scaling)
     assert "2.01 times " + ("above" if times > 1 else "below") in line
     assert "holds only if the law does" in line
 
 
-def test_an_arm_with_too_few_budgets_is_shown_without_a_law(make_run: MakeRun) -> None:
-    runs = make_baseline(make_run)
-    runs += [run for steps in STEPS[1:] for run in make_arm(make_run, "swiglu", steps, 1.37)]
-    swiglu = curve_of(fit_scaling(runs, predict=[1e6]), "swiglu")
+def test_an_arm_with_too_few_budgets_is_shown_without_a_law(make_entry: MakeEntry) -> None:
+    runs = make_baseline(make_entry)
+    runs += [run for steps in STEPS[1:] for run in make_arm(make_entry, "swiglu", steps, 1.37)]
+    swiglu = curve_of(fit_entries(runs, predict=[1e6]), "swiglu")
     assert (swiglu.law, swiglu.predictions, len(swiglu.points)) == (None, [], 3)
     assert swiglu.why == "3 budgets: a fit takes 4"
     assert swiglu.speedup is not None  # the baseline's law is all it takes
     assert swiglu.speedup.compute == pytest.approx(1.37, rel=2e-3)
 
 
-def test_too_few_budgets_everywhere_is_one_line_with_the_sweep(make_run: MakeRun) -> None:
-    runs = make_baseline(make_run, steps=STEPS[:2]) + make_arm(make_run, "swiglu", 100, 1.1)
+def test_too_few_budgets_everywhere_is_one_line_with_the_sweep(make_entry: MakeEntry) -> None:
+    runs = make_baseline(make_entry, steps=STEPS[:2]) + make_arm(make_entry, "swiglu", 100, 1.1)
     with pytest.raises(ConfigError) as caught:
-        fit_scaling(runs)
+        fit_entries(runs)
     said = str(caught.value)
     assert "a fit takes 4 budgets" in said
     assert "gelu has finished runs at 2 of them" in said
@@ -94,24 +94,24 @@ def test_nothing_at_all_is_one_line_with_a_sweep() -> None:
     with pytest.raises(
         ConfigError, match=r"no finished runs: glu-bench sweep variant=gelu,swiglu model=nano"
     ):
-        fit_scaling([])
+        fit_entries([])
 
 
-def test_the_sweep_for_sizes_keeps_the_context(make_run: MakeRun) -> None:
+def test_the_sweep_for_sizes_keeps_the_context(make_entry: MakeEntry) -> None:
     with pytest.raises(
         ConfigError, match=r"4 sizes .* model=pico,nano,micro,mini model\.seq_len=16 train\.tokens=6400 "
     ):
-        fit_scaling(make_baseline(make_run, steps=STEPS[:1]), over="params")
+        fit_entries(make_baseline(make_entry, steps=STEPS[:1]), over="params")
 
 
-def test_settings_that_differ_in_more_than_the_budget_share_no_law(make_run: MakeRun) -> None:
-    runs = make_baseline(make_run, steps=STEPS[:2]) + make_baseline(
-        make_run, "optim.lr=1e-3", steps=STEPS[2:]
+def test_settings_that_differ_in_more_than_the_budget_share_no_law(make_entry: MakeEntry) -> None:
+    runs = make_baseline(make_entry, steps=STEPS[:2]) + make_baseline(
+        make_entry, {"optim.lr": 1e-3}, steps=STEPS[2:]
     )
     with pytest.raises(ConfigError, match="a fit takes 4"):
-        fit_scaling(runs)
-    whole = make_baseline(make_run)
-    (scaling,) = fit_scaling([*whole, *runs])
+        fit_entries(runs)
+    whole = make_baseline(make_entry)
+    (scaling,) = fit_entries([*whole, *runs])
     assert len(scaling.left_out) == len(STEPS[2:]) * 3
     assert "tokens" not in scaling.setting
     assert "pico 48x2" in scaling.setting
@@ -120,15 +120,13 @@ def test_settings_that_differ_in_more_than_the_budget_share_no_law(make_run: Mak
 SIZES = {32: 10_000, 48: 40_000, 64: 160_000, 96: 640_000}
 
 
-def make_sizes(make_run: MakeRun, variant: str, *words: str, **changes: Any) -> list[Run]:
+def make_sizes(make_entry: MakeEntry, variant: str, **changes: Any) -> list[Entry]:
     return [
-        make_run(
+        make_entry(
             variant,
             seed,
             1.0 + 30.0 * n_params**-0.4 + jitter,
-            f"model.d_model={d_model}",
-            f"model.preset=d{d_model}",
-            *words,
+            {"model.d_model": d_model, "model.preset": f"d{d_model}"},
             n_params=n_params,
             flops_per_token=6 * n_params,
             **changes,
@@ -138,8 +136,8 @@ def make_sizes(make_run: MakeRun, variant: str, *words: str, **changes: Any) -> 
     ]
 
 
-def test_the_law_over_sizes_counts_parameters(make_run: MakeRun) -> None:
-    scalings = fit_scaling(make_sizes(make_run, "gelu"), over="params", predict=[2e6])
+def test_the_law_over_sizes_counts_parameters(make_entry: MakeEntry) -> None:
+    scalings = fit_entries(make_sizes(make_entry, "gelu"), over="params", predict=[2e6])
     curve = curve_of(scalings, "gelu")
     assert [point.c for point in curve.points] == [float(n) for n in SIZES.values()]
     assert curve.law is not None
@@ -149,27 +147,25 @@ def test_the_law_over_sizes_counts_parameters(make_run: MakeRun) -> None:
     assert curve.speedup is None
     assert "48x2" not in scalings[0].setting
     with pytest.raises(ConfigError, match="a fit takes 4 budgets"):
-        fit_scaling(make_sizes(make_run, "gelu"))
+        fit_entries(make_sizes(make_entry, "gelu"))
 
 
-def test_the_law_over_flops_goes_through_the_frontier(make_run: MakeRun) -> None:
-    runs = make_sizes(make_run, "gelu", tokens=1000)
+def test_the_law_over_flops_goes_through_the_frontier(make_entry: MakeEntry) -> None:
+    runs = make_sizes(make_entry, "gelu", tokens=1000)
     # dear and bad: longer training of the smallest model to a loss that a larger one has for less
     bad = [
-        make_run(
+        make_entry(
             "gelu",
             seed,
             1.9,
-            "model.d_model=32",
-            "model.preset=d32",
-            "train.steps=7",
+            {"model.d_model": 32, "model.preset": "d32", "train.steps": 7},
             tokens=100_000,
             n_params=10_000,
             flops_per_token=60_000,
         )
         for seed in range(2)
     ]
-    curve = curve_of(fit_scaling([*runs, *bad], over="flops"), "gelu")
+    curve = curve_of(fit_entries([*runs, *bad], over="flops"), "gelu")
     assert [point.c for point in curve.points if point.fitted] == [6.0 * n * 1000 for n in SIZES.values()]
     assert [point.c for point in curve.points if not point.fitted] == [60_000.0 * 100_000]
     assert curve.law is not None
@@ -177,35 +173,35 @@ def test_the_law_over_flops_goes_through_the_frontier(make_run: MakeRun) -> None
     assert curve.why == "1 of 5 points off the frontier"
 
 
-def test_budgets_alone_over_flops_are_all_fitted(make_run: MakeRun) -> None:
-    curve = curve_of(fit_scaling(make_baseline(make_run), over="flops"), "gelu")
+def test_budgets_alone_over_flops_are_all_fitted(make_entry: MakeEntry) -> None:
+    curve = curve_of(fit_entries(make_baseline(make_entry), over="flops"), "gelu")
     assert [point.c for point in curve.points] == [64_000.0 * steps for steps in STEPS]
     assert all(point.fitted for point in curve.points)
 
 
-def test_the_order_of_the_runs_changes_nothing(make_run: MakeRun) -> None:
-    runs = make_both(make_run)
+def test_the_order_of_the_runs_changes_nothing(make_entry: MakeEntry) -> None:
+    runs = make_both(make_entry)
     found = []
     for seed in range(3):
         random.Random(seed).shuffle(runs)
-        found.append(fit_scaling(runs, predict=[1e6]))
+        found.append(fit_entries(runs, predict=[1e6]))
     assert found[0] == found[1] == found[2]
 
 
-def test_a_baseline_that_is_no_arm_is_refused(make_run: MakeRun) -> None:
+def test_a_baseline_that_is_no_arm_is_refused(make_entry: MakeEntry) -> None:
     with pytest.raises(ConfigError, match="--baseline relu: not among the arms gelu"):
-        fit_scaling(make_baseline(make_run), baseline="relu")
-    runs = make_both(make_run)
-    (scaling,) = fit_scaling(runs, baseline="swiglu")
+        fit_entries(make_baseline(make_entry), baseline="relu")
+    runs = make_both(make_entry)
+    (scaling,) = fit_entries(runs, baseline="swiglu")
     gelu = curve_of([scaling], "gelu")
     assert gelu.speedup is not None
     assert gelu.speedup.compute == pytest.approx(1 / 1.37, rel=2e-3)
 
 
-def test_losses_that_rise_are_shown_without_a_law(make_run: MakeRun) -> None:
+def test_losses_that_rise_are_shown_without_a_law(make_entry: MakeEntry) -> None:
     runs = [
-        make_run("gelu", 0, 2.0 + steps / 1e4, f"train.steps={steps}", tokens=64 * steps) for steps in STEPS
+        make_entry("gelu", 0, 2.0 + steps / 1e4, {"train.steps": steps}, tokens=64 * steps) for steps in STEPS
     ]
-    curve = curve_of(fit_scaling(runs, predict=[1e6]), "gelu")
+    curve = curve_of(fit_entries(runs, predict=[1e6]), "gelu")
     assert curve.law is None
     assert "does not fall" in curve.why
