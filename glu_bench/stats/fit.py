@@ -15,16 +15,17 @@ and differences less sure.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import special
 
 from glu_bench.errors import DataError
+from glu_bench.stats.interval import find_t_quantile
 
 Floats = NDArray[np.float64]
 Limits = tuple[float | None, float | None]  # None: the data set no limit on that side
@@ -127,7 +128,7 @@ class Interpolation:
         # share of each point in the value at C: a hat function
         share = np.stack([np.interp(at, log_c, row) for row in np.eye(len(log_c))], axis=1)
         n = np.array([len(point.losses) for point in self.points])
-        half = stats.t.ppf(0.975, self.n_dof) * self.sd_nats * np.sqrt((share**2 / n).sum(axis=1))
+        half = find_t_quantile(self.n_dof) * self.sd_nats * np.sqrt((share**2 / n).sum(axis=1))
         loss = np.atleast_1d(self.loss_at(c))
         return loss - half, loss + half
 
@@ -221,11 +222,11 @@ def fit_power_law(points: Sequence[Point]) -> PowerLaw:
     n_between = len(points) - 3
     if n_within and within > 0:
         ratio = (squares / n_between) / (within / n_within)
-        lack_of_fit_p = float(stats.f.sf(ratio, n_between, n_within))
+        lack_of_fit_p = float(special.fdtrc(n_between, n_within, ratio))
         if lack_of_fit_p < 0.05:
             variance, n_dof = squares / n_between, n_between
             notes.append("the means lie off the law by more than the seeds explain; intervals are from that")
-    limit = squares + variance * float(stats.t.ppf(0.975, n_dof)) ** 2
+    limit = squares + variance * find_t_quantile(n_dof) ** 2
 
     low, high = _alpha_limits(points, alpha, limit)
     alphas = np.unique(np.append(np.geomspace(low, high, N_ALPHAS), alpha))
@@ -295,12 +296,12 @@ def find_budget(curve: Curve, loss_nats: float, loss_ci95: tuple[float, float] |
         at = int(too_small[-1])
         low = float(grid[at])
         if at + 1 < len(grid):
-            low = float(optimize.brentq(lambda c: float(differ(c)[0][0]), grid[at], grid[at + 1]))
+            low = _find_root(lambda c: float(differ(c)[0][0]), grid[at], grid[at + 1])
     if len(too_large):
         at = int(too_large[0])
         high = float(grid[at])
         if at > 0:
-            high = float(optimize.brentq(lambda c: float(differ(c)[1][0]), grid[at - 1], grid[at]))
+            high = _find_root(lambda c: float(differ(c)[1][0]), grid[at - 1], grid[at])
     return Needed(c=found, low=low, high=high, certain=True, beyond=beyond)
 
 
@@ -389,9 +390,15 @@ def _alpha_limits(points: Sequence[Point], alpha: float, limit: float) -> tuple[
         if not 0 <= outside < len(grid) or excess(float(grid[at])) >= 0:
             ends.append(float(grid[at]))
         else:
-            low, high = sorted((float(grid[at]), float(grid[outside])))
-            ends.append(float(optimize.brentq(excess, low, high)))
+            ends.append(_find_root(excess, float(grid[at]), float(grid[outside])))
     return ends[0], ends[1]
+
+
+def _find_root(function: Callable[[float], float], a: float, b: float) -> float:
+    """Where a function changes sign between two places."""
+    from scipy import optimize  # here: a comparison without a curve does not wait for it
+
+    return float(optimize.brentq(function, a, b))
 
 
 def _extremes(at: _Solved, limit: float, of_l_inf: float, of_a: Floats) -> tuple[Floats, Floats]:

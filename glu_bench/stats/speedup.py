@@ -13,14 +13,13 @@ Tokens/s and FLOPs are taken as exact.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
-
 from glu_bench.errors import DataError
 from glu_bench.stats.fit import TRUSTED, Limits, Point, PowerLaw, collect_points, find_budget, make_curve
+from glu_bench.stats.interval import find_mean_interval, find_t_quantile, summarise
+from glu_bench.stats.welch import contrast_welch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def measure_speedup(
     except DataError as error:
         bounds, note = _bound(baseline, arm)
         return _scale((None, None, bounds), flops_ratio, rate_ratio, "", f"baseline: {error}; {note}")
-    found = find_budget(curve, arm.mean, _mean_ci95(arm.losses))
+    found = find_budget(curve, arm.mean, find_mean_interval(summarise(arm.losses)))
     limits: Limits = (_over(found.low, arm.c), _over(found.high, arm.c))
     method = "law" if isinstance(curve, PowerLaw) else "interpolation"
     span = "the measured range" if method == "interpolation" else f"{TRUSTED:g} times the measured range"
@@ -116,28 +115,9 @@ def _bound(baseline: Sequence[Point], arm: Point) -> tuple[Limits, str]:
 
 
 def _welch_margin(a: Sequence[float], b: Sequence[float]) -> float:
-    """Half the 95 % interval of the difference of two means, Satterthwaite's degrees of freedom."""
-    parts = [_variance(each) / len(each) for each in (a, b)]
-    total = math.fsum(parts)
-    if total == 0:
-        return 0.0
-    n_dof = total**2 / math.fsum(part**2 / (len(each) - 1) for part, each in zip(parts, (a, b), strict=True))
-    return float(stats.t.ppf(0.975, n_dof)) * math.sqrt(total)
-
-
-def _variance(losses: Sequence[float]) -> float:
-    mean = math.fsum(losses) / len(losses)
-    return math.fsum((loss - mean) ** 2 for loss in losses) / (len(losses) - 1)
-
-
-def _mean_ci95(losses: Sequence[float]) -> tuple[float, float] | None:
-    """The t interval of a mean; None from one value."""
-    n = len(losses)
-    if n < 2:
-        return None
-    mean = math.fsum(losses) / n
-    half = float(stats.t.ppf(0.975, n - 1)) * math.sqrt(_variance(losses) / n)
-    return mean - half, mean + half
+    """Half the 95 % interval of the difference of two means; 0 where neither varies."""
+    contrast = contrast_welch(summarise(a), summarise(b))
+    return 0.0 if contrast is None else find_t_quantile(contrast.df) * contrast.standard_error
 
 
 def _over(needed: float | None, c: float) -> float | None:
