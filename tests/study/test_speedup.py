@@ -183,7 +183,9 @@ def test_without_a_finished_baseline_there_is_no_speedup(make_entry: MakeEntry) 
 
 
 def test_mixed_settings_have_no_speedup(make_entry: MakeEntry) -> None:
-    members = make_baseline(make_entry) + make_arm(make_entry, "swiglu", 1000, 1.37, {"optim.lr": 1e-3})
+    other = {"optim.lr": 1e-3}
+    members = make_baseline(make_entry) + make_baseline(make_entry, other)
+    members += make_arm(make_entry, "swiglu", 1000, 1.37, other)
     assert speedup_of(members, []) is None
 
 
