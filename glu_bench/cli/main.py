@@ -15,6 +15,7 @@ from glu_bench.cli.evaluate import evaluate
 from glu_bench.cli.export import export
 from glu_bench.cli.runs import app as runs_app
 from glu_bench.cli.sample import sample
+from glu_bench.cli.scaling import scaling
 from glu_bench.cli.status import status
 from glu_bench.cli.sweep import sweep
 from glu_bench.cli.train import train
@@ -34,6 +35,7 @@ app.command()(sweep)
 app.command()(status)
 app.command(name="eval")(evaluate)
 app.command()(compare)
+app.command()(scaling)
 app.command()(export)
 app.command()(sample)
 app.command()(variants)

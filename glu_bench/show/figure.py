@@ -46,7 +46,7 @@ def write_figure(path: Path, variant: Variant, curve: Curve) -> None:
     axes.set_title(f"{variant.name}: {variant.formula}", parse_math=False, wrap=True)
     axes.set_xlabel("gate" if curve.of == "gate" else "h")
     axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def write_family_figure(path: Path, family: Sequence[tuple[Variant, Curve]]) -> None:
@@ -74,7 +74,7 @@ def write_family_figure(path: Path, family: Sequence[tuple[Variant, Curve]]) -> 
         axes.remove()
     handles = grid[0].get_lines()[2:]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _group_by_curve(family: Sequence[tuple[Variant, Curve]]) -> list[tuple[list[Variant], Curve]]:
@@ -92,7 +92,11 @@ def _draw(axes: Axes, curve: Curve) -> None:
     axes.plot(curve.x, curve.slopes, color="C1", linestyle="--", label="derivative")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a drawing in the format of the file's ending; the same drawing gives the same SVG.
+
+    Raises: ConfigError for an ending that is not known.
+    """
     from matplotlib import rc_context
 
     ending = check_figure(path)

@@ -161,8 +161,14 @@ def first_difference(groups: dict[tuple[tuple[str, str], ...], list[Entry]]) -> 
     return f"{name} is {one.get(name)} and {other.get(name)}"
 
 
-def describe_setting(identity: dict[str, Any], tuned: tuple[str, ...] = ()) -> str:
-    """A setting in a line: model, text, budget, matching, optimiser, precision."""
+def describe_setting(
+    identity: dict[str, Any], tuned: tuple[str, ...] = (), varied: Sequence[str] = ()
+) -> str:
+    """A setting in a line: model, text, budget, matching, optimiser, precision.
+
+    `varied` names what is no part of it: model, budget.
+    """
+    model = f"{identity['model.preset']} {identity['model.d_model']}x{identity['model.n_layers']}"
     budget = next(
         f"{identity[f'train.{unit}']:,} {unit}"
         for unit in ("tokens", "steps", "epochs")
@@ -170,9 +176,9 @@ def describe_setting(identity: dict[str, Any], tuned: tuple[str, ...] = ()) -> s
     )
     return ", ".join(
         [
-            f"{identity['model.preset']} {identity['model.d_model']}x{identity['model.n_layers']}",
+            *([] if "model" in varied else [model]),
             str(identity["data.corpus"]),
-            budget,
+            *([] if "budget" in varied else [budget]),
             f"match {identity['match.mode']}",
             f"{identity['optim.name']} lr "
             + ("tuned" if "optim.lr" in tuned else f"{identity['optim.lr']:g}"),

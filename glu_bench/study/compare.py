@@ -30,6 +30,7 @@ from glu_bench.study.arms import (
     setting_of,
 )
 from glu_bench.study.plan import PlannedRun
+from glu_bench.study.speedup import add_speedups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +132,8 @@ def compare_runs(
         raise ConfigError(f"--baseline {baseline}: not among the arms {', '.join(sorted(arms))}")
     shown = {entry.name for members in tables for entry in members}
     left_out = sorted(set(left_out) - shown)
-    return [_tabulate(members, baseline, split, left_out) for members in tables]
+    made = [(_tabulate(members, baseline, split, left_out), members) for members in tables]
+    return add_speedups(made, entries, arm_keys)
 
 
 def _warn_of_edges(by_arm: dict[str, list[Entry]]) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from glu_bench.files import write_json
-from glu_bench.runs.folder import Run, make_run_id, open_run
+from glu_bench.runs.folder import Run, make_identity, make_run_id, open_run
 from glu_bench.runs.record import write_record
+from glu_bench.study.arms import Entry
 from tests.conftest import TinyConfig
 
 MakeRun = Callable[..., Run]
@@ -94,5 +95,37 @@ def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
             }
             write_record(run.path / "result.json", {**record, **changes})
         return run
+
+    return make
+
+
+MakeEntry = Callable[..., Entry]
+
+
+@pytest.fixture(scope="session")
+def make_entry(tiny_config: TinyConfig) -> MakeEntry:
+    """Makes what a comparison reads of a run, no folder behind it: complete with a loss, else diverged.
+
+    `keys` replaces dotted settings, `changes` parts of the record.
+    """
+    facts = {"data_fingerprint": "d", "tokenizer_fingerprint": "t"}
+
+    def make(
+        variant: str, seed: int, loss_nats: float | None, keys: dict[str, Any] | None = None, **changes: Any
+    ) -> Entry:
+        identity = make_identity(tiny_config(f"variant={variant}"), facts) | {"seed": seed} | (keys or {})
+        record = {
+            "val_loss_nats": None if loss_nats is None else loss_nats + 1,
+            "test_loss_nats": loss_nats,
+            "tokens": 384,
+            "n_params": 80_208,
+            "flops_per_token": 1000,
+            "tokens_per_s": 500.0,
+            **changes,
+        }
+        complete = loss_nats is not None
+        name = " ".join([variant, str(seed), *(f"{k}={v}" for k, v in sorted((keys or {}).items()))])
+        status = "complete" if complete else "diverged"
+        return Entry(name, identity, seed, status, record if complete else None, arm=variant)
 
     return make
