@@ -16,6 +16,7 @@ from typing import Any
 from glu_bench.errors import ConfigError
 from glu_bench.evaluate.perplexity import perplexity
 from glu_bench.runs.folder import Run
+from glu_bench.stats.equal_cost import EqualCost
 from glu_bench.stats.findings import Estimate, Findings, judge_losses
 from glu_bench.stats.pair import Pair
 from glu_bench.stats.speedup import Speedup
@@ -62,6 +63,8 @@ class Arm:
     tokens_per_s: float | None = None
     peak_bytes: int | None = None
     speedup: Speedup | None = None
+    equal_flops: EqualCost | None = None  # against the baseline given as many FLOPs
+    equal_time: EqualCost | None = None  # as many seconds
     losses: dict[int, float] = field(default_factory=dict)  # nats/token by seed
     runs: tuple[str, ...] = ()  # folders of the finished runs, by seed
 

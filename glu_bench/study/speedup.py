@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from glu_bench.stats.equal_cost import EqualCost, compare_at_equal_cost
 from glu_bench.stats.fit import Point
 from glu_bench.stats.speedup import Speedup, measure_speedup
 from glu_bench.study.arms import Entry, setting_of
@@ -95,18 +96,34 @@ def _add(
         own = [entry for entry in members if entry.arm == arm.arm]
         points, _ = collect_losses(own, table.split, read_tokens)
         if arm.arm != table.baseline and len(points) == 1:
-            arm = dataclasses.replace(arm, speedup=_measure(baseline, points[0], base, arm, skipped))
+            flops, seconds = _cost_ratios(base, arm)
+            arm = dataclasses.replace(
+                arm,
+                speedup=_measure(baseline, points[0], flops, seconds, skipped),
+                equal_flops=_compare(baseline, points[0], flops),
+                equal_time=_compare(baseline, points[0], seconds),
+            )
         arms.append(arm)
     return dataclasses.replace(table, arms=arms)
 
 
-def _measure(baseline: Sequence[Point], point: Point, base: Arm, arm: Arm, skipped: Sequence[str]) -> Speedup:
-    speedup = measure_speedup(
-        baseline,
-        point,
-        flops_ratio=_over(base.flops_per_token, arm.flops_per_token),
-        rate_ratio=_over(arm.tokens_per_s, base.tokens_per_s),
-    )
+def _cost_ratios(base: Arm, arm: Arm) -> tuple[float | None, float | None]:
+    """A token's FLOPs and seconds, the arm's over the baseline's; None where not known."""
+    return _over(arm.flops_per_token, base.flops_per_token), _over(base.tokens_per_s, arm.tokens_per_s)
+
+
+def _compare(baseline: Sequence[Point], point: Point, cost_ratio: float | None) -> EqualCost | None:
+    return None if cost_ratio is None else compare_at_equal_cost(baseline, point, cost_ratio)
+
+
+def _measure(
+    baseline: Sequence[Point],
+    point: Point,
+    flops: float | None,
+    seconds: float | None,
+    skipped: Sequence[str],
+) -> Speedup:
+    speedup = measure_speedup(baseline, point, flops_ratio=_over(1, flops), rate_ratio=_over(1, seconds))
     if not skipped:
         return speedup
     counted = ", ".join(f"{n} {status}" for status, n in sorted(Counter(skipped).items()))
