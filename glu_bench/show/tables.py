@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
+from glu_bench.evaluate.loss import HeldOutLoss, perplexity
 from glu_bench.show.console import plain
 from glu_bench.show.numbers import duration, fixed, p_text, perplexity_text, si
 from glu_bench.study.compare import Comparison

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench.errors import ConfigError
-from glu_bench.evaluate.perplexity import perplexity
+from glu_bench.evaluate.loss import perplexity
 from glu_bench.runs.folder import Run
 from glu_bench.stats.findings import Estimate, Findings, judge_losses
 from glu_bench.stats.pair import Pair
