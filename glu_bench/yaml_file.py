@@ -1,7 +1,7 @@
 """A YAML file as plain values; it may come from anybody.
 
-libyaml's parser reads a configuration forty times as fast as PyYAML's own; where PyYAML was
-built without it the latter does the same work.
+libyaml reads many times as fast as PyYAML's own parser, which does the work where it is not
+there. Neither builds anything: their composers follow aliases and nesting as far as they go.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from glu_bench.errors import ConfigError
 
+if TYPE_CHECKING:
+    import yaml
+
 LIMIT_BYTES = 2**20  # a configuration is a few kB; more is a mistake or an attack
-MAX_DEPTH = 20  # ours are four deep; libyaml's composer calls itself and would run out of stack
+MAX_DEPTH = 20  # ours are four deep
+MAX_NUMBER_CHARS = 100  # what is longer is text
 
 # a number with an exponent is one without a dot or a sign too: 1e-3, as Hydra reads it
-_EXPONENT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
+_EXPONENT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*(?:\.[0-9_]*)?[eE][-+]?[0-9]+")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -40,8 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: not readable ({error.strerror})") from None
     try:
-        _check_events(text, path)
-        tree = _make_loader()(text).get_single_data()
+        tree = _build(text, path)
         if not isinstance(tree, dict):
             kind = "nothing" if tree is None else type(tree).__name__
             raise ConfigError(f"{path}: holds a {kind}, key: value lines were expected")
@@ -72,46 +75,65 @@ def refuse_interpolation(tree: Any, dotted: str = "") -> None:
         raise ConfigError(f"{dotted}: '${{' is not allowed; write the value itself")
 
 
-def _check_events(text: str, path: Path) -> None:
-    """Look at a text before anything is built of it: a bomb is small until then."""
+def _build(text: str, path: Path) -> Any:
+    """The values of a text, refusing what would make a small text a large tree."""
     import yaml
 
-    depth = 0
-    for event in yaml.parse(text, Loader=_make_loader()):
-        if getattr(event, "anchor", None) or getattr(event, "tag", None):  # an alias has an anchor, too
-            line = event.start_mark.line + 1
-            raise ConfigError(f"{path}:{line}: aliases and tags are not allowed in a configuration")
+    found: list[Any] = []
+    holders: list[Any] = [found]  # the open mappings and lists
+    names: list[str | None] = [None]  # in each mapping the key whose value is next
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionEndEvent):
+            holders.pop()
+            names.pop()
+            continue
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        if event.anchor or event.tag:  # an alias has an anchor, and so no look at its tag
+            raise _refuse(path, event, "aliases and tags are not allowed in a configuration")
+        if isinstance(event, yaml.ScalarEvent):
+            plain = event.implicit[0] and len(event.value) <= MAX_NUMBER_CHARS
+            value = _read_plain(event.value) if plain else event.value
+        else:
+            value = {} if isinstance(event, yaml.MappingStartEvent) else []
+        holder, name = holders[-1], names[-1]
+        if isinstance(holder, list):
+            holder.append(value)
+        elif name is not None:
+            holder[name] = value
+            names[-1] = None
+        elif not isinstance(value, str):
+            raise _refuse(path, event, f"{getattr(event, 'value', 'a list')} is not a word, as keys are")
+        elif value in holder:
+            raise _refuse(path, event, f"found duplicate key {value}")
+        else:
+            names[-1] = value
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            raise ConfigError(f"{path}:{event.start_mark.line + 1}: nested more than {MAX_DEPTH} deep")
+            holders.append(value)
+            names.append(None)
+            if len(holders) > MAX_DEPTH:
+                raise _refuse(path, event, f"nested more than {MAX_DEPTH} deep")
+    if len(found) > 1:
+        raise ConfigError(f"{path}: holds {len(found)} documents, one was expected")
+    return found[0] if found else None
 
 
-@functools.cache
-def _make_loader() -> Any:
+def _refuse(path: Path, event: yaml.Event, problem: str) -> ConfigError:
+    return ConfigError(f"{path}:{event.start_mark.line + 1}: {problem}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_plain(text: str) -> Any:
+    """A value written without quotes: a number, true or false, null, else the text itself.
+
+    Runs repeat nearly all of one another's values, which are then one object.
+    """
     import yaml
 
-    parent: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-    class Loader(parent):  # type: ignore[misc]
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            seen = set()
-            for key, _ in node.value:
-                if not key.tag.endswith((":str", ":merge", ":value")):
-                    problem = f"the key {key.value} is not a word" if isinstance(key.value, str) else "no key"
-                elif key.value in seen:
-                    problem = f"found duplicate key {key.value}"
-                else:
-                    seen.add(key.value)
-                    continue
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            return cast(dict[Any, Any], super().construct_mapping(node, deep=deep))
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789."))
-    Loader.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-        for first, resolvers in Loader.yaml_implicit_resolvers.items()
-    }
-    return Loader
+    if _EXPONENT.fullmatch(text):
+        return float(text.replace("_", ""))
+    rules = yaml.SafeLoader("")
+    tag = rules.resolve(yaml.ScalarNode, text, (True, False))
+    if tag.endswith((":str", ":timestamp", ":merge", ":value")):
+        return text
+    return rules.construct_object(yaml.ScalarNode(tag, text))
