@@ -220,7 +220,7 @@ def _check(config: Config) -> Config:
     return config
 
 
-def _fill(kind: type, tree: Any) -> Any:
+def _fill(kind: Any, tree: Any) -> Any:
     """The dataclass of a tree whose every value has its declared type; None if one has not.
 
     Most files are read by this alone, in a twentieth of the time that OmegaConf takes; what it

@@ -9,12 +9,9 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glu_bench.errors import ConfigError
-
-if TYPE_CHECKING:
-    import yaml
 
 LIMIT_BYTES = 2**20  # a configuration is a few kB; more is a mistake or an attack
 MAX_DEPTH = 20  # ours are four deep
@@ -51,7 +48,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         refuse_interpolation(tree)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        # libyaml counts the end of the file as a line of its own
+        where = f"{path}:{min(mark.line + 1, len(text.splitlines()))}" if mark else str(path)
         raise ConfigError(f"{where}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML ({type(error).__name__})") from None
@@ -82,8 +80,10 @@ def _build(text: str, path: Path) -> Any:
     found: list[Any] = []
     holders: list[Any] = [found]  # the open mappings and lists
     names: list[str | None] = [None]  # in each mapping the key whose value is next
+    event: Any  # which fields it has hangs on its kind
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-        if isinstance(event, yaml.CollectionEndEvent):
+        kind = type(event)
+        if kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
             holders.pop()
             names.pop()
             continue
@@ -91,24 +91,26 @@ def _build(text: str, path: Path) -> Any:
             continue
         if event.anchor or event.tag:  # an alias has an anchor, and so no look at its tag
             raise _refuse(path, event, "aliases and tags are not allowed in a configuration")
-        if isinstance(event, yaml.ScalarEvent):
-            plain = event.implicit[0] and len(event.value) <= MAX_NUMBER_CHARS
-            value = _read_plain(event.value) if plain else event.value
+        value: Any
+        if kind is not yaml.ScalarEvent:
+            value = {} if kind is yaml.MappingStartEvent else []
+        elif event.implicit[0] and len(event.value) <= MAX_NUMBER_CHARS:
+            value = _read_plain(event.value)
         else:
-            value = {} if isinstance(event, yaml.MappingStartEvent) else []
+            value = event.value
         holder, name = holders[-1], names[-1]
-        if isinstance(holder, list):
-            holder.append(value)
-        elif name is not None:
+        if name is not None:
             holder[name] = value
             names[-1] = None
+        elif isinstance(holder, list):
+            holder.append(value)
         elif not isinstance(value, str):
             raise _refuse(path, event, f"{getattr(event, 'value', 'a list')} is not a word, as keys are")
         elif value in holder:
             raise _refuse(path, event, f"found duplicate key {value}")
         else:
             names[-1] = value
-        if isinstance(event, yaml.CollectionStartEvent):
+        if kind is not yaml.ScalarEvent:
             holders.append(value)
             names.append(None)
             if len(holders) > MAX_DEPTH:
@@ -118,7 +120,7 @@ def _build(text: str, path: Path) -> Any:
     return found[0] if found else None
 
 
-def _refuse(path: Path, event: yaml.Event, problem: str) -> ConfigError:
+def _refuse(path: Path, event: Any, problem: str) -> ConfigError:
     return ConfigError(f"{path}:{event.start_mark.line + 1}: {problem}")
 
 
@@ -132,7 +134,7 @@ def _read_plain(text: str) -> Any:
 
     if _EXPONENT.fullmatch(text):
         return float(text.replace("_", ""))
-    rules = yaml.SafeLoader("")
+    rules: Any = yaml.SafeLoader("")
     tag = rules.resolve(yaml.ScalarNode, text, (True, False))
     if tag.endswith((":str", ":timestamp", ":merge", ":value")):
         return text

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glu_bench import config as configuration
 from glu_bench import rules, schema
 from glu_bench.config import (
     expand_grid,
@@ -19,12 +18,12 @@ from glu_bench.config import (
     load_config,
     read_config,
     read_variant,
-    read_yaml,
     render_config,
 )
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import match_width
+from glu_bench.yaml_file import read_yaml
 from tests.conftest import TinyConfig
 
 OPTIONS = [(group, name) for group in list_groups() for name in list_group(group)]
@@ -498,6 +497,6 @@ def test_the_configuration_folder_has_a_file_for_every_group_of_the_schema() -> 
 def test_the_file_of_every_option_is_named_after_what_it_holds() -> None:
     root = find_config_root()
     for name in list_group("variant"):
-        assert configuration.read_yaml(root / "variant" / f"{name}.yaml")["name"] == name
+        assert read_yaml(root / "variant" / f"{name}.yaml")["name"] == name
     for preset in list_group("model"):
-        assert configuration.read_yaml(root / "model" / f"{preset}.yaml")["preset"] == preset
+        assert read_yaml(root / "model" / f"{preset}.yaml")["preset"] == preset

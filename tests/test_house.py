@@ -15,14 +15,15 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "faults", "files", "keys", "schema", "rules", "config", "launch", "grid", "device"),
+    *("errors", "faults", "files", "yaml_file", "keys", "schema", "rules", "config", "launch", "grid"),
+    *("device",),
     *("ranks", "allocator", "ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
     *("interop", "show", "cli"),
 )
 DOORS = {
     "hydra": ("config", "launch"),
     "omegaconf": ("config", "launch"),
-    "yaml": ("config",),
+    "yaml": ("yaml_file",),
     "scipy": ("stats",),
     "jinja2": ("show",),
     "datasets": ("data",),
