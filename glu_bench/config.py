@@ -81,20 +81,16 @@ def read_variant(name: str, config_dir: Path | None = None) -> Variant:
 
     Raises: ConfigError if there is no such file or it contradicts itself.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     names = list_group("variant", config_dir)
     if name not in names:
         raise ConfigError(f"no variant named '{name}'; known: {', '.join(names)}{suggest(name, names)}")
     path = next(
         path for root in _list_roots(config_dir) if (path := root / "variant" / f"{name}.yaml").is_file()
     )
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Variant), read_yaml(path))
-        variant = typing.cast(Variant, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_explain_omegaconf(error, 'variant.')}") from None
+    tree = read_yaml(path)
+    variant: Variant | None = _fill(Variant, tree)
+    if variant is None:
+        variant = _convert_variant(path, tree)
     rules.check_variant(variant)
     return variant
 
@@ -281,6 +277,17 @@ def _convert(path: Path, tree: dict[str, Any]) -> Config:
         return _finish(OmegaConf.merge(OmegaConf.structured(Config), _make_nulls(), tree))
     except OmegaConfBaseException as error:
         raise DataError(f"{path}: {_explain_omegaconf(error)}") from None
+
+
+def _convert_variant(path: Path, tree: dict[str, Any]) -> Variant:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Variant), tree)
+        return typing.cast(Variant, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {_explain_omegaconf(error, 'variant.')}") from None
 
 
 def _make_nulls() -> dict[str, Any]:

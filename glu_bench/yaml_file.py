@@ -87,8 +87,8 @@ def _build(text: str, path: Path) -> Any:
             holders.pop()
             names.pop()
             continue
-        if not isinstance(event, yaml.NodeEvent):
-            continue
+        if not hasattr(event, "anchor"):
+            continue  # where the text or a document begins or ends
         if event.anchor or event.tag:  # an alias has an anchor, and so no look at its tag
             raise _refuse(path, event, "aliases and tags are not allowed in a configuration")
         value: Any

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glu_bench.errors import ConfigError
-from glu_bench.ffn.curve import Curve
 from glu_bench.files import make_folder, write_bytes
 from glu_bench.schema import Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from glu_bench.ffn.curve import Curve
 
 N_COLUMNS = 6
 FORMATS = ("svg", "png", "pdf")
@@ -40,6 +41,8 @@ def write_figure(path: Path, variant: Variant, curve: Curve) -> None:
     check_figure(path)
     from matplotlib.figure import Figure
 
+    from glu_bench.ffn.curve import Curve
+
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.subplots()
     _draw(axes, curve)
@@ -56,6 +59,8 @@ def write_family_figure(path: Path, family: Sequence[tuple[Variant, Curve]]) -> 
     """
     check_figure(path)
     from matplotlib.figure import Figure
+
+    from glu_bench.ffn.curve import Curve
 
     panels = _group_by_curve(family)
     n_rows = -(-len(panels) // N_COLUMNS)
