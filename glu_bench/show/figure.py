@@ -41,7 +41,6 @@ def write_figure(path: Path, variant: Variant, curve: Curve) -> None:
     check_figure(path)
     from matplotlib.figure import Figure
 
-    from glu_bench.ffn.curve import Curve
 
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -60,7 +59,6 @@ def write_family_figure(path: Path, family: Sequence[tuple[Variant, Curve]]) -> 
     check_figure(path)
     from matplotlib.figure import Figure
 
-    from glu_bench.ffn.curve import Curve
 
     panels = _group_by_curve(family)
     n_rows = -(-len(panels) // N_COLUMNS)
