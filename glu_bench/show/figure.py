@@ -41,7 +41,6 @@ def write_figure(path: Path, variant: Variant, curve: Curve) -> None:
     check_figure(path)
     from matplotlib.figure import Figure
 
-
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.subplots()
     _draw(axes, curve)
@@ -58,7 +57,6 @@ def write_family_figure(path: Path, family: Sequence[tuple[Variant, Curve]]) -> 
     """
     check_figure(path)
     from matplotlib.figure import Figure
-
 
     panels = _group_by_curve(family)
     n_rows = -(-len(panels) // N_COLUMNS)
