@@ -45,7 +45,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if not isinstance(tree, dict):
             kind = "nothing" if tree is None else type(tree).__name__
             raise ConfigError(f"{path}: holds a {kind}, key: value lines were expected")
-        refuse_interpolation(tree)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         # libyaml counts the end of the file as a line of its own
@@ -53,8 +52,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{where}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not valid YAML ({type(error).__name__})") from None
+    try:
+        refuse_interpolation(tree)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+        raise ConfigError(f"{path}: {error}") from None
     return tree
 
 
