@@ -31,13 +31,13 @@ def check_range(dotted: str, value: Any, metadata: Any) -> None:
     """
     if not metadata or value is None:
         return
-    low, above, high, below = (metadata[name] for name in ("low", "above", "high", "below"))
     choices: tuple[str, ...] = metadata["choices"]
     if choices and value not in choices:
         hint = suggest(str(value), choices)
         raise ConfigError(f"{dotted}={value}: one of {', '.join(choices)}{hint}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
+    low, above, high, below = metadata["low"], metadata["above"], metadata["high"], metadata["below"]
     inside = (
         not (isinstance(value, float) and not math.isfinite(value))
         and (low is None or value >= low)

@@ -283,16 +283,25 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def flatten_config(config: Config) -> dict[str, Any]:
     """All keys of a configuration, dotted, in the order of the schema."""
-    return flatten(dataclasses.asdict(config))
+    flat: dict[str, Any] = {}
+    for dotted in list_keys():
+        group, _, name = dotted.rpartition(".")
+        value = getattr(getattr(config, group) if group else config, name)
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{dotted}."))
+        else:
+            flat[dotted] = list(value) if isinstance(value, list) else value
+    return flat
 
 
 def select_identity(config: Config) -> dict[str, Any]:
     """The dotted keys that determine a run's result; data content is added as fingerprints."""
-    return {
-        dotted: value
-        for dotted, value in flatten_config(config).items()
-        if dotted not in NOT_IN_IDENTITY and dotted.split(".")[0] not in NOT_IN_IDENTITY
-    }
+    return {dotted: value for dotted, value in flatten_config(config).items() if _determines(dotted)}
+
+
+@functools.lru_cache(maxsize=1024)
+def _determines(dotted: str) -> bool:
+    return dotted not in NOT_IN_IDENTITY and dotted.split(".")[0] not in NOT_IN_IDENTITY
 
 
 def drop_absent(identity: dict[str, Any]) -> dict[str, Any]:
@@ -301,15 +310,21 @@ def drop_absent(identity: dict[str, Any]) -> dict[str, Any]:
     Two configurations differ here if and only if they differ there, and a key that joins later
     with such a value leaves the ids of earlier runs as they were.
     """
-    neutral: dict[str, Any] = {"variant.learned": [], "variant.learned_per_unit": []}
-    for entry in dataclasses.fields(Variant):
-        if entry.default is not dataclasses.MISSING:
-            neutral[f"variant.{entry.name}"] = entry.default
+    neutral = _list_neutral()
     return {
         dotted: value
         for dotted, value in identity.items()
         if value is not None and not (dotted in neutral and neutral[dotted] == value)
     }
+
+
+@functools.cache
+def _list_neutral() -> dict[str, Any]:
+    neutral: dict[str, Any] = {"variant.learned": [], "variant.learned_per_unit": []}
+    for entry in dataclasses.fields(Variant):
+        if entry.default is not dataclasses.MISSING:
+            neutral[f"variant.{entry.name}"] = entry.default
+    return neutral
 
 
 @functools.cache

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -19,12 +22,12 @@ from glu_bench.config import (
     load_config,
     read_config,
     read_variant,
-    read_yaml,
     render_config,
 )
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import match_width
+from glu_bench.yaml_file import read_yaml
 from tests.conftest import TinyConfig
 
 OPTIONS = [(group, name) for group in list_groups() for name in list_group(group)]
@@ -498,6 +501,58 @@ def test_the_configuration_folder_has_a_file_for_every_group_of_the_schema() -> 
 def test_the_file_of_every_option_is_named_after_what_it_holds() -> None:
     root = find_config_root()
     for name in list_group("variant"):
-        assert configuration.read_yaml(root / "variant" / f"{name}.yaml")["name"] == name
+        assert read_yaml(root / "variant" / f"{name}.yaml")["name"] == name
     for preset in list_group("model"):
-        assert configuration.read_yaml(root / "model" / f"{preset}.yaml")["preset"] == preset
+        assert read_yaml(root / "model" / f"{preset}.yaml")["preset"] == preset
+
+
+ODD_VALUES = (
+    None,
+    True,
+    0,
+    3,
+    0.5,
+    "",
+    "3",
+    "0.5",
+    "true",
+    "yes",
+    "word",
+    "???",
+    [],
+    ["a"],
+    [1],
+    {},
+    {"a": 1},
+)
+
+
+@pytest.mark.parametrize("group", [entry.name for entry in dataclasses.fields(schema.Config)])
+def test_what_is_read_without_omegaconf_is_what_it_would_have_read(
+    group: str, tmp_path: Path, tiny_config: TinyConfig
+) -> None:
+    """Any value at any key, any key away, any key more."""
+    path = tmp_path / "config.yaml"
+    plain = dataclasses.asdict(tiny_config())
+    keys = list(plain[group]) if isinstance(plain[group], dict) else []
+    changed: list[dict[str, Any]] = [{**plain, group: value} for value in ODD_VALUES]
+    changed.append({name: value for name, value in plain.items() if name != group})
+    for key in keys:
+        changed += [{**plain, group: {**plain[group], key: value}} for value in ODD_VALUES]
+        changed.append({**plain, group: {name: plain[group][name] for name in keys if name != key}})
+    changed += [{**plain, "more": 1}, {**plain, group: {**plain[group], "more": 1} if keys else 1}]
+    n_filled = 0
+    for tree in changed:
+        filled = configuration._fill(schema.Config, tree)
+        if filled is None:
+            continue
+        n_filled += 1
+        try:
+            configuration._check(filled)
+        except ConfigError as error:
+            with pytest.raises(ConfigError, match=re.escape(str(error))):
+                configuration._convert(path, tree)
+        else:
+            assert repr(filled) == repr(configuration._convert(path, tree))
+    assert n_filled >= 1
+    assert configuration._fill(schema.Config, plain) == tiny_config()

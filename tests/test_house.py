@@ -11,18 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from glu_bench.cost.compare import write_runs
 from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "faults", "files", "keys", "schema", "rules", "config", "launch", "grid", "device"),
+    *("errors", "faults", "files", "yaml_file", "keys", "schema", "rules", "config", "launch", "grid"),
+    *("device",),
     *("ranks", "allocator", "ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
     *("interop", "show", "cli"),
 )
 DOORS = {
     "hydra": ("config", "launch"),
     "omegaconf": ("config", "launch"),
-    "yaml": ("config",),
+    "yaml": ("yaml_file",),
     "scipy": ("stats",),
     "jinja2": ("show",),
     "datasets": ("data",),
@@ -175,6 +177,20 @@ def test_the_package_alone_loads_nothing() -> None:
 def test_the_configuration_is_read_without_torch() -> None:
     code = "from glu_bench.config import load_config; load_config(['variant=relu'])"
     assert "torch" not in modules_after(code)
+
+
+@pytest.mark.parametrize("words", [["compare"], ["runs", "list", "--where", "seed=0"], ["variants"]], ids=str)
+def test_what_reads_and_lists_waits_for_neither_torch_nor_hydra(words: list[str], tmp_path: Path) -> None:
+    write_runs(tmp_path, 4)
+    place = [] if words == ["variants"] else ["--output-dir", str(tmp_path)]
+    code = f"""
+import contextlib, io
+from glu_bench.cli.main import main
+sys.argv = {["glu-bench", *words, *place]!r}
+with contextlib.redirect_stdout(io.StringIO()) as shown:
+    main()
+assert "gelu" in shown.getvalue()"""
+    assert modules_after(code).isdisjoint({"torch", "hydra", "omegaconf", "datasets", "matplotlib"})
 
 
 def test_no_room_below_is_needed_to_import_one_above() -> None:

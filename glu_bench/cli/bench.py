@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from glu_bench.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from glu_bench.cost.compare import CompareRow
+    from glu_bench.cost.data import DataRow
 
 app = typer.Typer(
     help="Cost, against peers and the machine's limit.", no_args_is_help=True, rich_markup_mode=None
@@ -69,14 +74,37 @@ def data(
     Example: glu-bench bench data --large-mb 200
     """
     from glu_bench.cost.data import bench_data
+
+    _print_rows(bench_data(small_mb, large_mb), "library alone", as_json)
+
+
+@app.command()
+def compare(
+    sizes: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[N]...", min=2, help="Numbers of run folders; 10, 100 and 1000 by default."),
+    ] = None,
+    *,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times each is run; the best counts.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds and memory of `glu-bench compare` over made-up run folders.
+
+    Example: glu-bench bench compare 10 1000
+    """
+    from glu_bench.cost.compare import bench_compare
+
+    _print_rows(bench_compare(sizes or (10, 100, 1000), rounds), "peer", as_json)
+
+
+def _print_rows(rows: Sequence[CompareRow | DataRow], peer: str, as_json: bool) -> None:
     from glu_bench.runs.environment import read_environment
     from glu_bench.show.console import make_stdout, print_json
     from glu_bench.show.tables import render_rows
 
-    rows = bench_data(small_mb, large_mb)
     if as_json:
-        found: dict[str, Any] = {"rows": [dataclasses.asdict(row) for row in rows], "peak": None}
-        print_json({**found, "environment": read_environment("cpu")})
+        found = [dataclasses.asdict(row) for row in rows]
+        print_json({"rows": found, "peak": None, "environment": read_environment("cpu")})
         return
     lines = [
         (
@@ -88,4 +116,4 @@ def data(
         )
         for row in rows
     ]
-    make_stdout().print(render_rows("", ("", "ours", "library alone", "ratio", "unit"), lines))
+    make_stdout().print(render_rows("", ("", "ours", peer, "ratio", "unit"), lines))

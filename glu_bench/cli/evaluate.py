@@ -48,7 +48,7 @@ def evaluate(
     A run and its export, side by side: glu-bench eval swiglu-nano --hf exported
     """
     from glu_bench.errors import ConfigError
-    from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
+    from glu_bench.evaluate.loss import HeldOutLoss, perplexity
     from glu_bench.evaluate.run import evaluate_run
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.interop.hf_evaluate import evaluate_folder

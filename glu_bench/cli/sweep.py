@@ -160,17 +160,20 @@ def _read_seeds(text: str) -> list[int]:
 
 def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[list[Slot], str | None]:
     """Where runs go, and a remark if a measurement decided it."""
-    import torch
-
-    from glu_bench.cost.estimate import choose_parallel
     from glu_bench.study.slots import make_slots
 
     pending = [p.config for p in plan.runs if p.config and plan.run(p).outcome() != "complete"]
+    if not pending:
+        return make_slots(1), None
+    import torch
+
+    from glu_bench.cost.estimate import choose_parallel
+
     n_gpus = torch.cuda.device_count() if any(c.train.device != "cpu" for c in pending) else 0
     if n_gpus:
         return make_slots(n_parallel or n_gpus * per_gpu, n_gpus, per_gpu), None
-    if n_parallel is not None or not pending:
-        return make_slots(n_parallel or 1), None
+    if n_parallel is not None:
+        return make_slots(n_parallel), None
     chosen, gain = choose_parallel(pending[0], len(pending))
     if gain is None:
         return make_slots(chosen), None

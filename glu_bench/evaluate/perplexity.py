@@ -8,7 +8,6 @@ section 3; the sliding window as in transformers' guide to perplexity.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from glu_bench.data.prepared import TokenStream
 from glu_bench.data.tokenizers import Ids
 from glu_bench.errors import DataError
+from glu_bench.evaluate.loss import HeldOutLoss
 from glu_bench.ranks import ALONE, Ranks
 
 Nats = Callable[[Tensor, Tensor], Tensor]  # (tokens_BT, targets_BT) -> nats_BT, fp32
@@ -35,43 +35,6 @@ class Windows:
     tokens_BT: NDArray[np.int64]
     targets_BT: NDArray[np.int64]
     scored_BT: NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutLoss:
-    """What one pass found."""
-
-    split: str
-    nats_per_window: NDArray[np.float64]
-    tokens_per_window: NDArray[np.int64]
-    nats_per_position: NDArray[np.float64]  # a place in the window each
-    tokens_per_position: NDArray[np.int64]
-    nats_per_id: NDArray[np.float64]  # a token each, as target
-    tokens_per_id: NDArray[np.int64]
-    n_bytes: int | None  # of text behind the scored tokens; None if only the head was scored
-    stride: int
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens scored."""
-        return int(self.tokens_per_window.sum())
-
-    @property
-    def loss_nats(self) -> float:
-        """Mean loss in nats per token."""
-        return float(self.nats_per_window.sum()) / self.n_tokens
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        """Bits per byte of the original text, which makes losses under other tokenizers compare."""
-        if not self.n_bytes:
-            return None
-        return float(self.nats_per_window.sum()) / (math.log(2) * self.n_bytes)
-
-
-def perplexity(loss_nats: float) -> float | None:
-    """exp(loss), or None where that overflows a float."""
-    return math.exp(loss_nats) if loss_nats < 709 else None  # exp(709.8) is the greatest double
 
 
 def cut_windows(ids: Ids, seq_len: int, stride: int, batch_size: int) -> Iterator[Windows]:

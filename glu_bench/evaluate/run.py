@@ -10,7 +10,8 @@ import torch
 from glu_bench.data.prepared import TokenSet, TokenStream, prepare_tokens, whole_stream
 from glu_bench.device import make_autocast, resolve_train
 from glu_bench.errors import ConfigError, DataError
-from glu_bench.evaluate.perplexity import HeldOutLoss, evaluate_stream
+from glu_bench.evaluate.loss import HeldOutLoss
+from glu_bench.evaluate.perplexity import evaluate_stream
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.runs.folder import Run
 

@@ -20,7 +20,8 @@ from glu_bench.data.prepared import TokenStream, prepare_tokens, whole_stream
 from glu_bench.data.tokenizers import ByteTokenizer, FileTokenizer, Tokenizer, load_tokenizer_file
 from glu_bench.device import resolve_device
 from glu_bench.errors import ConfigError, DataError
-from glu_bench.evaluate.perplexity import HeldOutLoss, Nats, evaluate_stream
+from glu_bench.evaluate.loss import HeldOutLoss
+from glu_bench.evaluate.perplexity import Nats, evaluate_stream
 from glu_bench.evaluate.run import check_fingerprint, find_stream
 from glu_bench.interop.hf_folder import load_stock_model, read_stock_config
 from glu_bench.interop.stock_tokenizer import make_byte_json

@@ -49,8 +49,11 @@ def make_identity(config: schema.Config, facts: Mapping[str, Any]) -> dict[str, 
 
 def make_run_id(config: schema.Config, facts: Mapping[str, Any]) -> str:
     """The id of the run that this configuration describes: ten hex digits stand for the identity."""
-    identity = schema.drop_absent(make_identity(config, facts))
-    digest = sha256_bytes(dump_json(identity).encode())[:10]
+    return _name_run(config, make_identity(config, facts))
+
+
+def _name_run(config: schema.Config, identity: dict[str, Any]) -> str:
+    digest = sha256_bytes(dump_json(schema.drop_absent(identity)).encode())[:10]
     return f"{config.variant.name}-{config.model.preset}-{config.data.corpus}-s{config.seed}-{digest}"
 
 
@@ -80,19 +83,32 @@ class Run:
 
         Raises: DataError if config.yaml is missing, broken, or no longer hashes to the run's id.
         """
+        return self._read()[0]
+
+    def identity(self) -> dict[str, Any]:
+        """All that determines the run's result, by dotted key.
+
+        Raises: DataError as `config` does.
+        """
+        return self._read()[1]
+
+    def _read(self) -> tuple[schema.Config, dict[str, Any]]:
         path = self.path / "config.yaml"
         if not path.exists():
             raise DataError(f"{self.path}: not a run folder, there is no config.yaml")
         config = configuration.read_config(path)
         facts = self.environment()
-        if "run_id" in facts:
-            try:
-                expected = make_run_id(config, facts)
-            except (KeyError, TypeError, AttributeError) as error:
-                raise DataError(f"{self.path}/environment.json: not complete ({error})") from None
-            if expected != facts["run_id"]:
-                raise DataError(f"{path}: was edited, it describes {expected}, not {facts['run_id']}")
-        return config
+        begun = "run_id" in facts
+        if not begun:
+            facts = {"data_fingerprint": "", "tokenizer_fingerprint": "", **facts}
+        try:
+            identity = make_identity(config, facts)
+            expected = _name_run(config, identity)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(f"{self.path}/environment.json: not complete ({error})") from None
+        if begun and expected != facts["run_id"]:
+            raise DataError(f"{path}: was edited, it describes {expected}, not {facts['run_id']}")
+        return config, identity
 
     def environment(self) -> dict[str, Any]:
         """What environment.json says; empty if the run has not begun."""

@@ -18,7 +18,12 @@ CHECKSUM = "record_sha256"
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record with its checksum, atomically."""
-    write_json(path, {**record, CHECKSUM: _digest(record)})
+    write_json(path, add_checksum(record))
+
+
+def add_checksum(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with the checksum of its content, as `read_record` expects it."""
+    return {**record, CHECKSUM: _digest(record)}
 
 
 def read_record(path: Path) -> dict[str, Any]:

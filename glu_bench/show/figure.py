@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glu_bench.errors import ConfigError
-from glu_bench.ffn.curve import Curve
 from glu_bench.files import make_folder, write_bytes
 from glu_bench.schema import Variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from glu_bench.ffn.curve import Curve
 
 N_COLUMNS = 6
 FORMATS = ("svg", "png", "pdf")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
 
-from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
+from glu_bench.evaluate.loss import HeldOutLoss, perplexity
 from glu_bench.show.console import plain
 from glu_bench.show.numbers import duration, fixed, p_text, perplexity_text, si
-from glu_bench.study.compare import Comparison
+
+if TYPE_CHECKING:
+    from glu_bench.study.compare import Comparison  # whose statistics few tables need
 
 
 def make_table(title: str, columns: Sequence[str], left: int = 1) -> Table:

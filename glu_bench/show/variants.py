@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from glu_bench.ffn.formula import Formula
-from glu_bench.ffn.matching import Receipt
-from glu_bench.ffn.properties import Properties
-from glu_bench.lm.counts import Counts
 from glu_bench.schema import Model, Variant
 from glu_bench.show.console import plain
 from glu_bench.show.numbers import si
 from glu_bench.show.tables import make_table, render_rows
+
+if TYPE_CHECKING:  # a list of the family needs no torch
+    from glu_bench.ffn.formula import Formula
+    from glu_bench.ffn.matching import Receipt
+    from glu_bench.ffn.properties import Properties
+    from glu_bench.lm.counts import Counts
 
 FAMILIES = ("core", "smooth", "squared", "sparse", "gated", "expanded")
 SMOOTHNESS = {

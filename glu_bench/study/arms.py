@@ -6,13 +6,15 @@ result.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from glu_bench.errors import ConfigError
-from glu_bench.runs.folder import Run, find_run, list_runs, make_identity
+from glu_bench.files import dump_json
+from glu_bench.runs.folder import Run, find_run, list_runs
 from glu_bench.study.plan import Plan, PlannedRun, find_plan, load_plan
 from glu_bench.study.tuning import list_tuned
 
@@ -22,7 +24,7 @@ class Entry:
     """A run as a comparison sees it: what determines it, and how it ended."""
 
     name: str
-    identity: dict[str, Any]
+    identity: dict[str, Any]  # but for the seed
     seed: int
     status: str
     result: dict[str, Any] | None
@@ -75,17 +77,36 @@ def _find_run_or_sweep(text: str, output_dir: Path) -> Run | Plan | list[Run]:
             raise error from None
 
 
+def read_entries(found: Sequence[str | Path | Run | PlannedRun]) -> list[Entry]:
+    """The entries of runs in their order, arms not named yet.
+
+    Runs that differ in nothing but their seed share one identity: a thousand take little memory.
+    """
+    shared: dict[str, dict[str, Any]] = {}
+    entries = []
+    for each in found:
+        entry = read_entry(each)
+        identity = shared.setdefault(dump_json(entry.identity), entry.identity)
+        entries.append(replace(entry, identity=identity))
+    return entries
+
+
 def read_entry(found: str | Path | Run | PlannedRun) -> Entry:
     """A run's entry, its arm not named yet."""
     if isinstance(found, PlannedRun):
-        return Entry(found.run_id, found.identity, found.identity["seed"], "planned", None)
+        identity, seed = _take_seed(found.identity)
+        return Entry(found.run_id, identity, seed, "planned", None)
     run = found if isinstance(found, Run) else Run(Path(found))
-    config = run.config()
-    facts = run.environment()
-    identity = make_identity(config, {"data_fingerprint": "", "tokenizer_fingerprint": "", **facts})
+    identity, seed = _take_seed(run.identity())
     status = run.status()
     result = run.result() if status == "complete" else None
-    return Entry(run.path.name, identity, config.seed, status, result, folder=str(run.path))
+    if result is not None:  # the names of its keys are those of every other run's
+        result = {sys.intern(name): value for name, value in result.items()}
+    return Entry(run.path.name, identity, seed, status, result, folder=str(run.path))
+
+
+def _take_seed(identity: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    return {name: value for name, value in identity.items() if name != "seed"}, identity["seed"]
 
 
 def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
@@ -112,7 +133,7 @@ def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRu
 
 def setting_of(entry: Entry, arm_keys: Sequence[str]) -> dict[str, Any]:
     """All that determines the run's result, less seed, arm, and what a tuning chose."""
-    exempt = {"seed", *entry.tuned}
+    exempt = set(entry.tuned)
     setting = {
         name: value
         for name, value in entry.identity.items()
@@ -121,9 +142,10 @@ def setting_of(entry: Entry, arm_keys: Sequence[str]) -> dict[str, Any]:
     return setting | ({"tuned": entry.tuned} if entry.tuned else {})
 
 
-def _arm_of(identity: dict[str, Any], arm_keys: Sequence[str]) -> str:
+def _arm_of(entry: Entry, arm_keys: Sequence[str]) -> str:
     names = {"variant": "variant.name", "model": "model.preset", "match": "match.mode", "data": "data.corpus"}
     names |= {"optim": "optim.name", "tokenizer": "tokenizer.kind"}
+    identity = {**entry.identity, "seed": entry.seed}
     parts = []
     for key in arm_keys:
         dotted = names.get(key, key)
@@ -140,14 +162,14 @@ def name_arms(entries: list[Entry], arm_keys: Sequence[str]) -> list[Entry]:
     """
     by_name: dict[str, list[Entry]] = {}
     for entry in entries:
-        by_name.setdefault(_arm_of(entry.identity, arm_keys), []).append(entry)
+        by_name.setdefault(_arm_of(entry, arm_keys), []).append(entry)
     names: dict[str, list[str]] = {}
     for name, members in by_name.items():
         keys = {key for entry in members for key in entry.identity if _is_arm_key(key, arm_keys)}
         names[name] = [k for k in sorted(keys) if len({repr(e.identity.get(k)) for e in members}) > 1]
 
     def rename(entry: Entry) -> Entry:
-        name = _arm_of(entry.identity, arm_keys)
+        name = _arm_of(entry, arm_keys)
         values = ((key.partition(".")[2] or key, entry.identity.get(key)) for key in names[name])
         return replace(entry, arm=" ".join([name, *(f"{k}={v}" for k, v in values if v is not None)]))
 

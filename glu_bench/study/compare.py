@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench.errors import ConfigError
-from glu_bench.evaluate.perplexity import perplexity
+from glu_bench.evaluate.loss import perplexity
 from glu_bench.runs.folder import Run
 from glu_bench.stats.equal_cost import EqualCost
 from glu_bench.stats.findings import Estimate, Findings, judge_losses
@@ -27,7 +27,7 @@ from glu_bench.study.arms import (
     describe_setting,
     first_difference,
     name_arms,
-    read_entry,
+    read_entries,
     setting_of,
 )
 from glu_bench.study.plan import PlannedRun
@@ -103,7 +103,7 @@ def compare_runs(
     A planned run that never began counts in `n_planned`.
     Raises: ConfigError if nothing can be compared, the baseline is no arm, or runs disagree.
     """
-    entries = name_arms(add_tuned([read_entry(run) for run in paths], paths), arm_keys)
+    entries = name_arms(add_tuned(read_entries(paths), paths), arm_keys)
     if not entries:
         raise ConfigError(
             "no runs to compare; train some first: glu-bench sweep variant=gelu,swiglu seed=0,1"

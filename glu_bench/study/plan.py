@@ -10,19 +10,17 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glu_bench import schema
-from glu_bench.data.prepared import TokenSet, prepare_tokens
-from glu_bench.device import resolve_train
 from glu_bench.errors import ConfigError, DataError
-from glu_bench.ffn.formula import make_formula
-from glu_bench.ffn.matching import check_receipt, match_width
-from glu_bench.ffn.plugins import find_plugins
 from glu_bench.files import dump_json, make_folder, sha256_bytes
 from glu_bench.grid import load_grid
 from glu_bench.runs.folder import Run, make_identity, make_run_id
 from glu_bench.runs.record import read_record, write_record
+
+if TYPE_CHECKING:
+    from glu_bench.data.prepared import TokenSet
 
 MAX_SHOWN = 8  # runs of a refused change that are named
 
@@ -85,6 +83,9 @@ def plan_cells(
     write: bool = True,
 ) -> Plan:
     """A plan of these configurations, each with the words that make it; else as `make_plan`."""
+    from glu_bench.ffn.formula import make_formula  # torch is waited for where a plan is made, not read
+    from glu_bench.ffn.matching import check_receipt, match_width
+
     runs: list[PlannedRun] = []
     seen: dict[str, PlannedRun] = {}
     prepared: dict[str, TokenSet] = {}
@@ -195,6 +196,10 @@ def _describe_change(sweep_id: str, new: list[PlannedRun], gone: list[PlannedRun
 
 def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> tuple[str, dict[str, Any]]:
     """The id that training this configuration will get, and what it stands for; texts are prepared once."""
+    from glu_bench.data.prepared import prepare_tokens
+    from glu_bench.device import resolve_train
+    from glu_bench.ffn.plugins import find_plugins
+
     train, _ = resolve_train(config.train)
     config = dataclasses.replace(config, train=train)
     key = dump_json(

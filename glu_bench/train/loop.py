@@ -24,7 +24,8 @@ from glu_bench.data.order import BatchOrder, make_order
 from glu_bench.data.prepared import OnProgress, TokenSet, prepare_tokens
 from glu_bench.device import make_autocast, resolve_train
 from glu_bench.errors import ConfigError, DataError, DivergedError, GluBenchError, InterruptedRunError
-from glu_bench.evaluate.perplexity import HeldOutLoss, evaluate_stream
+from glu_bench.evaluate.loss import HeldOutLoss
+from glu_bench.evaluate.perplexity import evaluate_stream
 from glu_bench.faults import reach
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import Receipt, check_receipt, match_width

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from glu_bench import schema
-from glu_bench.evaluate.perplexity import HeldOutLoss, perplexity
+from glu_bench.evaluate.loss import HeldOutLoss, perplexity
 from glu_bench.files import sha256_file, write_bytes
 from glu_bench.lm.counts import Counts
 from glu_bench.lm.decoder import Decoder

@@ -16,7 +16,8 @@ from torch import Tensor
 from glu_bench.data.prepared import TokenStream
 from glu_bench.data.tokenizers import ByteTokenizer
 from glu_bench.errors import DataError
-from glu_bench.evaluate.perplexity import HeldOutLoss, cut_windows, evaluate_stream, perplexity
+from glu_bench.evaluate.loss import HeldOutLoss, perplexity
+from glu_bench.evaluate.perplexity import cut_windows, evaluate_stream
 
 END = ByteTokenizer.end_id
 

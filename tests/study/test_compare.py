@@ -13,7 +13,7 @@ import pytest
 from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.folder import Run
-from glu_bench.study.arms import find_runs
+from glu_bench.study.arms import find_runs, read_entries
 from glu_bench.study.compare import Arm, Comparison, compare_runs
 from glu_bench.study.plan import make_plan
 from glu_bench.train.loop import train_run
@@ -365,3 +365,15 @@ def test_arms_of_other_seeds_are_tested_by_welch(make_run: MakeRun) -> None:
     assert table.test == "Welch's t"
     assert arm_of(table, "swiglu").n_shared_seeds == 0
     assert arm_of(table, "swiglu").p_raw is not None
+
+
+def test_runs_that_differ_in_their_seed_alone_share_what_is_kept_of_them(nine_runs: list[Run]) -> None:
+    entries = read_entries(nine_runs)
+    assert [entry.seed for entry in entries] == [0, 1, 2] * 3
+    assert len({id(entry.identity) for entry in entries}) == 3
+    assert all("seed" not in entry.identity for entry in entries)
+
+
+def test_a_seed_may_be_an_arm(nine_runs: list[Run]) -> None:
+    tables = compare_runs(nine_runs, arm_keys=["seed"])
+    assert {arm.arm for table in tables for arm in table.arms} == {"seed=0", "seed=1", "seed=2"}

@@ -1,0 +1,179 @@
+"""What a comparison costs as run folders grow in number: seconds, memory, milliseconds a folder.
+
+Folders are made up, but as training leaves them: each configuration hashes to its run's id, each
+record carries its checksum. The command is run as a person runs it, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glu_bench.config import load_config, render_config
+from glu_bench.files import sha256_bytes
+from glu_bench.runs.folder import make_run_id
+from glu_bench.runs.record import add_checksum
+
+ARMS = ("relu", "gelu", "swish", "bilinear", "glu", "reglu", "geglu", "swiglu")
+N_STEPS = 1000  # of the default budget, a row each tenth
+N_WINDOWS = 500  # of the held-out text, 256 bytes each
+MB = 10**6
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRow:
+    """One measurement; there is no peer."""
+
+    name: str
+    ours: float
+    peer: None
+    ratio: None
+    unit: str
+
+
+def bench_compare(sizes: Sequence[int] = (10, 100, 1000), rounds: int = 3) -> list[CompareRow]:
+    """Rows: for each number of folders the least seconds and the peak memory; what a folder more costs."""
+    rows: list[CompareRow] = []
+    elapsed: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in sorted(set(sizes)):
+            place = Path(folder) / str(n)
+            # elsewhere, for a child's peak memory is at least what its parent held when it began
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                pool.submit(write_runs, place, n).result()
+            measured = [_run_compare(place) for _ in range(rounds)]
+            elapsed[n] = min(elapsed_s for elapsed_s, _, _ in measured)
+            busy_s = min(busy_s for _, busy_s, _ in measured)  # what a busy machine stretches less
+            peak_bytes = max(peak_bytes for _, _, peak_bytes in measured)
+            rows.append(_row(f"{n:,} folders", elapsed[n], "s"))
+            rows.append(_row(f"{n:,} folders, processor time", busy_s, "s"))
+            rows.append(_row(f"{n:,} folders, peak memory", peak_bytes / MB, "MB"))
+    least, most = min(elapsed), max(elapsed)
+    if least < most:
+        more_ms = 1e3 * (elapsed[most] - elapsed[least]) / (most - least)
+        rows.append(_row(f"a folder more, {least:,} to {most:,}", more_ms, "ms"))
+    return rows
+
+
+def write_runs(output_dir: Path, n_runs: int) -> None:
+    """Make run folders: the arms in turns, a seed each turn, all finished."""
+    draw = random.Random(0)
+    metrics = "".join(json.dumps(_make_row(step)) + "\n" for step in range(10, N_STEPS + 1, 10))
+    for number, arm in enumerate(ARMS[:n_runs]):
+        config = load_config([f"variant={arm}", "train.precision=bf16", "train.compile=true"])
+        text = render_config(config)
+        for seed in range((n_runs - number + len(ARMS) - 1) // len(ARMS)):
+            config.seed = seed
+            facts: dict[str, Any] = {"data_fingerprint": "0" * 64, "tokenizer_fingerprint": "1" * 64}
+            facts |= {"vocab_size": 257, "plugins": []}
+            facts["run_id"] = make_run_id(config, facts)
+            loss_nats = 1.3 - 0.01 * number + draw.gauss(0, 0.004)
+            blocks = _make_blocks(loss_nats)
+            result = _make_result(facts["run_id"], arm, seed, loss_nats, sha256_bytes(blocks))
+            run = output_dir / "runs" / facts["run_id"]
+            run.mkdir(parents=True)
+            (run / "config.yaml").write_text(text.replace("\nseed: 0\n", f"\nseed: {seed}\n"))
+            (run / "environment.json").write_text(json.dumps(facts, indent=2))
+            (run / "metrics.jsonl").write_text(metrics)
+            (run / "blocks.safetensors").write_bytes(blocks)
+            (run / "result.json").write_text(json.dumps(add_checksum(result), indent=2))
+
+
+def _run_compare(output_dir: Path) -> tuple[float, float, int]:
+    """Seconds of `glu-bench compare` over all runs there, of the processor too, and peak bytes."""
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    command = [sys.executable, "-m", "glu_bench", "compare", "--json", "--output-dir", str(output_dir)]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    elapsed_s = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    busy_s = usage.ru_utime + usage.ru_stime
+    return elapsed_s, busy_s, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _row(name: str, ours: float, unit: str) -> CompareRow:
+    return CompareRow(name=name, ours=ours, peer=None, ratio=None, unit=unit)
+
+
+def _make_row(step: int) -> dict[str, Any]:
+    return {
+        "step": step,
+        "n_steps": N_STEPS,
+        "tokens": 4096 * step,
+        "loss_nats": 5.5 - 4 * step / N_STEPS,
+        "grad_norm": 0.5,
+        "lr": 0.002,
+        "tokens_per_s": 40_000.0,
+        "elapsed_s": step / 10,
+    }
+
+
+def _make_blocks(loss_nats: float) -> bytes:
+    """Held-out nats as a run stores them, every token at the mean loss."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    arrays: dict[str, Any] = {}
+    for split in ("val", "test"):
+        for of, n in (("", N_WINDOWS), ("_per_position", 256), ("_per_id", 257)):
+            tokens = np.full(n, 256 * N_WINDOWS // n, dtype=np.int64)
+            arrays[f"{split}/nats{of}"] = loss_nats * tokens
+            arrays[f"{split}/tokens{of}"] = tokens
+    return bytes(save(arrays))
+
+
+def _make_result(run_id: str, arm: str, seed: int, loss_nats: float, blocks_sha256: str) -> dict[str, Any]:
+    bits_per_byte = loss_nats * 1.4427  # a byte a token: nats / ln 2
+    return {
+        "run_id": run_id,
+        "status": "complete",
+        "variant": arm,
+        "model": "nano",
+        "data": "stdlib",
+        "seed": seed,
+        "val_loss_nats": loss_nats,
+        "val_bits_per_byte": bits_per_byte,
+        "test_loss_nats": loss_nats,
+        "test_perplexity": None,
+        "test_bits_per_byte": bits_per_byte,
+        "train_loss_nats": loss_nats,
+        "best_val_loss_nats": loss_nats,
+        "best_val_step": N_STEPS,
+        "unstable": False,
+        "n_params": 1_868_736,
+        "n_ffn_params": 1_179_648,
+        "d_ff": 768,
+        "match_residual": 0.0,
+        "flops_per_token": 14_000_000,
+        "tokens": 4096 * N_STEPS,
+        "steps": N_STEPS,
+        "tokens_per_s": 40_000.0,
+        "elapsed_s": 100.0,
+        "peak_bytes": 10**9,
+        "hidden_rms_at_init": [1.0] * 4,
+        "exact": True,
+        "window": 256,
+        "stride": 256,
+        "n_test_tokens": 256 * N_WINDOWS,
+        "n_test_bytes": 256 * N_WINDOWS,
+        "blocks_sha256": blocks_sha256,
+        "parameters_sha256": "2" * 64,
+    }
