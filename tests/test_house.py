@@ -15,7 +15,7 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "faults", "files", "keys", "schema", "rules", "config", "launch", "grid", "device"),
+    *("errors", "faults", "files", "keys", "schema", "rules", "words", "config", "launch", "grid", "device"),
     *("ranks", "allocator", "ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
     *("interop", "show", "cli"),
 )

@@ -90,9 +90,9 @@ def sweep(
                 "of its own"
             )
     load_plugins(plugin or [])
-    extra = ["--config-dir", str(config_dir.resolve())] if config_dir else []
-    extra += ["--allow-unmatched"] if allow_unmatched else []
-    extra += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
+    options = ["--allow-unmatched"] if allow_unmatched else []
+    options += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
+    extra = [*options, *(["--config-dir", str(config_dir.resolve())] if config_dir else [])]
     limits = Limits(
         retry_failed=retry_failed,
         fail_fast=fail_fast,
@@ -127,7 +127,7 @@ def sweep(
             allow_unmatched=allow_unmatched,
         )
         if dry_run:
-            _show_plan(tuning.plan(write=False), config_dir, extra, as_json, quiet)
+            _show_plan(tuning.plan(write=False), config_dir, options, as_json, quiet)
             return
         choices = tuning.choose(execute, widen)
         if not quiet:
@@ -144,7 +144,7 @@ def sweep(
             write=not dry_run,
         )
     if dry_run:
-        _show_plan(plan, config_dir, extra, as_json, quiet)
+        _show_plan(plan, config_dir, options, as_json, quiet)
         return
     _report(plan, execute(plan), as_json, quiet)
 
@@ -178,24 +178,35 @@ def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[lis
     return make_slots(chosen), f"{how}: a thread each would give {gain:.2f} times the tokens/s of all in one"
 
 
-def _show_plan(plan: Plan, config_dir: Path | None, extra: list[str], as_json: bool, quiet: bool) -> None:
-    """The plan and what is left of it will cost; with --json a command a run for any scheduler."""
-    from glu_bench.config import load_config
+def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json: bool, quiet: bool) -> None:
+    """The plan and what is left of it will cost; with --json a command a run for any scheduler.
+
+    Each sets every key, so it makes the planned run whatever configs/ says by then.
+    """
     from glu_bench.cost.estimate import estimate_runs
+    from glu_bench.grid import with_words
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.numbers import binary_size, duration, si
     from glu_bench.show.tables import render_rows
+    from glu_bench.study.plan import resolve_run
+    from glu_bench.study.slots import Slot
+    from glu_bench.study.sweep import list_words
+    from glu_bench.words import spell_config
 
+    configs = {planned: resolve_run(plan, planned, config_dir) for planned in plan.runs}
     pending = [planned for planned in plan.runs if plan.run(planned).outcome() != "complete"]
     if not quiet:
         make_stderr().print(plain("timing a few steps of each shape …"))
-    configs = [planned.config or load_config(planned.words, config_dir) for planned in pending]
-    estimates = dict(zip(pending, estimate_runs(configs, calibrate=not quiet), strict=True))
+    shapes = [configs[planned] for planned in pending]
+    estimates = dict(zip(pending, estimate_runs(shapes, calibrate=not quiet), strict=True))
     output_dir = str(plan.folder.parent.parent.resolve())
     listed, rows = [], []
     for planned in plan.runs:
-        status, found = plan.run(planned).status(), estimates.get(planned)
-        command = ["glu-bench", "train", *planned.words, *extra, "--output-dir", output_dir, "--quiet"]
+        run, found = plan.run(planned), estimates.get(planned)
+        status = run.status()
+        threads = list_words(run, planned, Slot())[len(planned.words) :]
+        settings = spell_config(with_words(configs[planned], threads))
+        command = ["glu-bench", "train", *settings, *options, "--output-dir", output_dir, "--quiet"]
         entry = {"run_id": planned.run_id, "status": status, "words": planned.words, "command": command}
         cost = (found.flops, found.elapsed_s, found.disk_bytes) if found else (0, 0.0, 0)
         listed.append(entry | dict(zip(("flops", "elapsed_s", "disk_bytes"), cost, strict=True)))
