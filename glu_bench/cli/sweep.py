@@ -84,10 +84,9 @@ def sweep(
     words, launcher_words = split_words(settings or [])
     if launcher_words:
         engine = check_launcher(launcher_words)
-        if n_parallel is not None or fail_fast or run_timeout is not None or max_hours is not None:
+        if n_parallel is not None or fail_fast or max_hours is not None:
             raise ConfigError(
-                f"-j, --fail-fast, --run-timeout, --max-hours: for this machine; {engine} has options "
-                "of its own"
+                f"-j, --fail-fast, --max-hours: for this machine; {engine} has options of its own"
             )
     load_plugins(plugin or [])
     options = ["--allow-unmatched"] if allow_unmatched else []
@@ -103,7 +102,13 @@ def sweep(
     def execute(plan: Plan) -> list[RunEnded]:
         stderr = make_stderr()
         if launcher_words:
-            events = run_on_engine(plan, launcher_words, retry_failed=retry_failed, extra_words=tuple(extra))
+            events = run_on_engine(
+                plan,
+                launcher_words,
+                retry_failed=retry_failed,
+                run_timeout_s=run_timeout,
+                extra_words=tuple(extra),
+            )
         else:
             slots, remark = _choose_slots(plan, n_parallel, per_gpu)
             if remark and not quiet:

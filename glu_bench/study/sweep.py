@@ -149,7 +149,8 @@ class _Pool:
                 if code == BusyError.exit_code:
                     waiting.append(planned)  # another sweep was quicker; see what becomes of it
                     continue
-                ended = judge_run(self.plan, planned, code, self._reason_for_end(flight))
+                limit_s = self.limits.run_timeout_s if flight.timed_out else None
+                ended = judge_run(self.plan, planned, code, describe_timeout(limit_s))
                 yield ended
                 if self.limits.fail_fast and ended.status not in ("complete", "interrupted"):
                     self.stop()
@@ -198,8 +199,10 @@ class _Pool:
             flight.timed_out = True
             flight.process.terminate()
 
-    def _reason_for_end(self, flight: _Flight) -> str | None:
-        return f"timeout: more than {self.limits.run_timeout_s:g} s" if flight.timed_out else None
+
+def describe_timeout(limit_s: float | None) -> str | None:
+    """Why a run was ended, if it was after so many seconds."""
+    return None if limit_s is None else f"timeout: more than {limit_s:g} s"
 
 
 def log_path(plan: Plan, planned: PlannedRun) -> Path:

@@ -49,13 +49,13 @@ def behave(tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         plan = make_plan([*tiny_words, f"seed=range({len(ends)})"], tmp_path)
         end_of = {planned.run_id: end for planned, end in zip(plan.runs, ends, strict=True)}
 
-        def train(record: dict[str, Any], job: dict[str, Any]) -> int:
+        def train(record: dict[str, Any], job: dict[str, Any]) -> tuple[int, bool]:
             (Path(record["logs"]) / f"{job['run_id']}.log").write_text("glu-bench: last line\n")
             end = end_of[job["run_id"]]
             if callable(end):
                 end(tmp_path / "runs" / job["run_id"])
-                return 0
-            return int(end)
+                return 0, False
+            return int(end), record["run_timeout_s"] is not None
 
         monkeypatch.setattr(job_room, "_train", train)
         return plan
@@ -79,6 +79,19 @@ def test_every_run_is_judged_by_its_folder(behave: Behave) -> None:
         ("diverged", "loss is nan"),
         ("complete", None),
     ]
+
+
+def test_a_run_whose_time_is_up_is_said_so_and_recorded(behave: Behave) -> None:
+    plan = behave(143, -9, finish)
+    environment = plan.run(plan.runs[0]).path / "environment.json"
+    environment.parent.mkdir(parents=True)
+    environment.write_text("{}")
+    events = run_on_engine(plan, HERE, run_timeout_s=5.0)
+    found = [(e.status, e.reason) for e in events if isinstance(e, RunEnded)]
+    assert found == [("timeout", "timeout: more than 5 s")] * 2 + [("complete", None)]
+    assert plan.run(plan.runs[0]).failure() == {"status": "failed", "reason": "timeout: more than 5 s"}
+    again = "timeout: more than 5 s, before; --retry-failed tries it again"
+    assert ends(plan)[0] == ("failed", again)
 
 
 def test_what_is_complete_is_neither_submitted_nor_touched(behave: Behave) -> None:

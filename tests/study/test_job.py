@@ -81,6 +81,30 @@ def test_a_run_that_slurm_stopped_is_not_over_for_submitit(
     assert launch.exit_code(0) == 0
 
 
+def test_a_run_is_ended_after_its_time_and_asked_before_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "GRACE_S", 0.5)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")  # this end is the job's own, not SLURM's
+    words = {"a": ["seed=0"], "b": ["seed=1"], "c": ["seed=2"]}
+    launch = write_launch(tmp_path / "j", "basic", words, tmp_path, tmp_path / "logs", run_timeout_s=2.0)
+    code = """
+import time
+if sys.argv[4] == "seed=0":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif sys.argv[4] == "seed=1":
+    signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(143)))
+else:
+    sys.exit(3)
+time.sleep(600)"""
+    put_in_place(code, tmp_path, monkeypatch)
+    for number in range(3):
+        run_job(job(launch, number))
+    assert [launch.exit_code(number) for number in range(3)] == [-9, 143, 3]
+    assert [launch.timeout_s(number) for number in range(3)] == [2.0, 2.0, None]
+    assert (tmp_path / "logs" / "b.log").read_text() == "saved\n"
+
+
 def test_slurms_warning_does_not_reach_the_run(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

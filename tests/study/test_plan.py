@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from glu_bench import config as composing
 from glu_bench import grid, schema
 from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.record import write_record
-from glu_bench.study.plan import Plan, find_plan, list_plans, load_plan, make_plan
+from glu_bench.study.plan import Plan, find_plan, list_plans, load_plan, make_plan, resolve_run
 from glu_bench.train.loop import train_run
 from glu_bench.train.stop import StopRequest
+from glu_bench.words import spell_config
 
 
 @pytest.fixture
@@ -185,3 +187,48 @@ def test_a_thousand_runs_are_planned_and_skipped_with_few_files_open(
         assert sum(again.run(planned).outcome() == "complete" for planned in again.runs) == 900
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["variant=relu,swiglu_oai", "optim=adamw,muon", "seed=0,1"],
+        ["variant=xielu", "optim=adafactor", "match=params,width"],
+        ["variant=geglu", "match=none", "match.d_ff=96,128", "init=moment"],
+        ["variant=swish_beta", "variant.activation_args.beta=0.5,2", "optim.lr=1e-3,2e-3"],
+    ],
+)
+def test_a_resolved_run_is_the_planned_one_whatever_the_machine_and_configs_say(
+    more: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text,) = (Path(word.partition("=")[2]) for word in words if word.startswith("data.files="))
+    monkeypatch.chdir(text.parent)
+    kept = [w for w in words if not w.startswith(("data.files", "train.precision", "train.compile"))]
+    plan = make_plan([*kept, f"data.files={text.name}", *more], tmp_path)
+    commands = {planned.run_id: spell_config(resolve_run(plan, planned)) for planned in plan.runs}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(composing, "find_config_root", lambda: tmp_path / "elsewhere")
+    monkeypatch.setattr("glu_bench.device.has_bf16", lambda device: True)
+    monkeypatch.setattr("glu_bench.device.find_missing_compiler", lambda device: None)
+    for run_id, command in commands.items():
+        assert [planned.run_id for planned in make_plan(command, tmp_path).runs] == [run_id]
+
+
+def test_a_run_that_the_files_no_longer_give_is_not_resolved_to_another(
+    words: list[str], tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    (own / "variant").mkdir(parents=True)
+    text = "name: mine\nfamily: own\nformula: tanh(g) * u\nsource: me\ngated: true\ngate: tanh\n"
+    (own / "variant" / "mine.yaml").write_text(text)
+    made = make_plan([*words, "variant=mine"], tmp_path, config_dir=own)
+    plan = load_plan(made.folder)
+    (planned,) = plan.runs
+    assert resolve_run(plan, planned, own) == resolve_run(made, made.runs[0])
+    (own / "variant" / "mine.yaml").write_text(text.replace("gate: tanh", "gate: relu"))
+    with pytest.raises(ConfigError, match=r"variant.gate was 'tanh' when .* and is 'relu' now"):
+        resolve_run(plan, planned, own)
+    assert resolve_run(made, made.runs[0]).variant.gate == "tanh"
+    list(train_run(resolve_run(made, made.runs[0]), tmp_path, StopRequest()))
+    assert resolve_run(plan, planned, own).variant.gate == "tanh"  # as its folder has it

@@ -357,3 +357,43 @@ def test_a_dry_run_of_an_extended_sweep_finds_own_variants(
     ended = call_command("sweep", *words, "seed=1", *common, "--dry-run", "--json", "-q")
     assert ended.code == 0, ended.err
     assert json.loads(ended.out)["pending"] == 2
+
+
+def test_a_command_of_a_dry_run_makes_the_planned_run_anywhere(
+    tiny_words: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """The text is named from here, the variant's file is gone by then, its function is a plugin's."""
+    (text,) = (word.partition("=")[2] for word in tiny_words if word.startswith("data.files="))
+    words = [word for word in tiny_words if not word.startswith("data.files=")]
+    here, there, outputs = tmp_path / "here", tmp_path / "there", tmp_path / "o"
+    (here / "own" / "variant").mkdir(parents=True)
+    there.mkdir()
+    (here / "notes.txt").write_bytes(Path(text).read_bytes())
+    variant = here / "own" / "variant" / "wavy.yaml"
+    variant.write_text("name: wavy\nfamily: own\nformula: sin(g) * u\nsource: me\ngated: true\ngate: wave\n")
+    (here / "wave.py").write_text("import torch\nACTIVATIONS = {'wave': torch.sin}\n")
+    options = ["--config-dir", "own", "--plugin", "wave.py", "--output-dir", "../o", "--json", "--quiet"]
+    grid = [*words, "data.files=notes.txt", "variant=wavy", "seed=0,1"]
+    planned = run_command("sweep", *grid, "--dry-run", *options, cwd=here)
+    assert planned.code == 0, planned.err
+    runs = json.loads(planned.out)["runs"]
+    assert runs[1]["words"][-2:] == ["variant=wavy", "seed=1"]
+    variant.unlink()
+    name, *command = runs[1]["command"]
+    done = run_command(*command, cwd=there)
+    assert (name, done.code) == ("glu-bench", 0), done.err
+    assert [path.name for path in (outputs / "runs").iterdir()] == [runs[1]["run_id"]]
+    assert Run(outputs / "runs" / runs[1]["run_id"]).status() == "complete"
+
+
+def test_a_command_of_a_dry_run_keeps_the_threads_of_a_run_that_began(
+    tiny_words: list[str], call_command: Command, tmp_path: Path
+) -> None:
+    plan = make_plan([*tiny_words, "seed=0,1"], tmp_path)
+    path = plan.run(plan.runs[0]).path
+    path.mkdir(parents=True)
+    (path / "environment.json").write_text(json.dumps({"n_threads": 3}))
+    command = ["sweep", *tiny_words, "seed=0,1", "--output-dir", str(tmp_path), "--dry-run", "--json", "-q"]
+    runs = json.loads(call_command(*command).out)["runs"]
+    threads = [[word for word in run["command"] if word.startswith("train.threads=")] for run in runs]
+    assert threads == [["train.threads=3"], ["train.threads=null"]]

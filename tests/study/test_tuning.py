@@ -13,8 +13,9 @@ from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.record import read_record, write_record
 from glu_bench.study.compare import compare_runs
-from glu_bench.study.plan import Plan
+from glu_bench.study.plan import Plan, make_plan, resolve_run
 from glu_bench.study.tuning import Tuning, choose_values, list_tuned, make_request, widen
+from glu_bench.words import spell_config
 from tests.conftest import Command
 
 Losses = Callable[[str, float, int], float | None]
@@ -59,6 +60,9 @@ def test_every_arm_gets_the_same_grid_and_its_own_best(words: list[str], tmp_pat
     plan = tuning.confirm(choices)
     made = [(p.config.variant.name, p.config.seed, p.config.optim.lr) for p in plan.runs if p.config]
     assert made == [("gelu", 0, 2e-3), ("gelu", 1, 2e-3), ("swiglu", 0, 4e-3), ("swiglu", 1, 4e-3)]
+    for planned in plan.runs:  # the chosen rate is in the resolved run
+        again = make_plan(spell_config(resolve_run(plan, planned)), tmp_path)
+        assert [each.run_id for each in again.runs] == [planned.run_id]
     record = read_record(plan.folder / "tuning.json")
     assert set(record["runs"]) == {planned.run_id for planned in plan.runs}
     assert len(record["arms"][0]["curve"]) == 3
