@@ -192,6 +192,8 @@ def _launch(launcher: Launcher, watch: _Watch) -> None:
         watch.error = error
     finally:
         watch.is_submitting = False
+    if watch.launch.engine == "ray":  # ends its servers with this thread; a next launch needs them
+        threading.Event().wait()
 
 
 def _look(plan: Plan, planned: PlannedRun, watch: _Watch, number: int) -> RunEnded | None:
