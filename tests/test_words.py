@@ -63,7 +63,10 @@ def test_a_whole_set_is_checked_as_ever(tmp_path: Path) -> None:
     assert load_config([*spelled, "seed=7"]).seed == 7  # the last word counts
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+    | st.text(st.sampled_from("\\'\"$={}[]( ,:#\n"), min_size=1)
+)
 def test_a_quoted_text_is_read_as_it_was(text: str) -> None:
     read = OverridesParser.create().parse_override(f"data.path={quote(text)}").value()
     assert read == text

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from glu_bench.config import load_config
 from glu_bench.errors import BusyError, ConfigError, InterruptedRunError
 from glu_bench.files import hold_lock
 from glu_bench.launch import Launcher
-from glu_bench.runs.record import write_record
+from glu_bench.runs.record import read_record, write_record
 from glu_bench.study import engine as room
 from glu_bench.study import job as job_room
 from glu_bench.study.engine import run_on_engine
@@ -224,6 +225,40 @@ def test_a_real_sweep_by_jobs_of_submitit(
     assert [entry["status"] for entry in found["failed"]] == ["diverged"]
     assert sorted(path.name for path in Path().iterdir()) == ["notes.txt", "outputs", "own"]
     assert sorted(path.name for path in Path("outputs").iterdir()) == ["runs", "sweeps"]
+
+
+def test_a_tuned_sweep_is_tuned_by_jobs_too_and_a_limit_holds_for_each(
+    tiny_words: list[str], call_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The middle rate is best, the highest hangs; every arm's choice is confirmed by jobs."""
+    limits: list[float] = []
+    trained: list[tuple[str, ...]] = []
+
+    def train(record: dict[str, Any], job: dict[str, Any]) -> tuple[int, bool]:
+        config = load_config(job["words"])
+        trained.append((config.variant.name, f"{config.optim.lr:g}", str(config.seed)))
+        limits.append(record["run_timeout_s"])
+        if config.optim.lr == 4e-3:
+            return 143, True
+        path = tmp_path / "runs" / job["run_id"]
+        path.mkdir(parents=True)
+        record = {"val_loss_nats": abs(config.optim.lr - 2e-3), "test_loss_nats": 1.0, "tokens_per_s": 1.0}
+        write_record(path / "result.json", record)
+        return 0, False
+
+    monkeypatch.setattr(job_room, "_train", train)
+    command = ["sweep", *tiny_words, "variant=gelu,swiglu", "seed=0,1", *HERE, "--run-timeout", "7"]
+    command += ["--tune", "optim.lr=1e-3,2e-3,4e-3", "--tune-seeds", "100"]
+    ended = call_command(*command, "--name", "t", "--output-dir", str(tmp_path), "--json", "--quiet")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["complete"] == 4
+    arms = ("gelu", "swiglu")
+    assert trained[:6] == [(arm, rate, "100") for arm in arms for rate in ("0.001", "0.002", "0.004")]
+    assert trained[6:] == [(arm, "0.002", seed) for arm in arms for seed in ("0", "1")]
+    assert limits == [7.0] * 10
+    assert len(list_launches(tmp_path / "sweeps" / "t-tune" / "jobs")) == 1
+    (launch,) = list_launches(tmp_path / "sweeps" / "t" / "jobs")
+    assert set(launch.run_ids) == set(read_record(tmp_path / "sweeps" / "t" / "tuning.json")["runs"])
 
 
 def test_a_mistaken_launcher_leaves_no_plan(
