@@ -164,10 +164,11 @@ def resolve_run(plan: Plan, planned: PlannedRun, config_dir: Path | None = None)
         tokenizer = dataclasses.replace(tokenizer, path=str(Path(str(tokenizer.path)).absolute()))
     config = dataclasses.replace(config, train=train, data=data, tokenizer=tokenizer)
     for key, value in schema.select_identity(config).items():
-        if planned.identity.get(key) != value:
+        before = planned.identity.get(key)
+        if before != value:
             raise ConfigError(
-                f"{planned.run_id}: {key} was {planned.identity.get(key)!r} when the sweep was planned and is "
-                f"{value!r} now; the same sweep under another --name has runs of its own"
+                f"{planned.run_id}: {key} was {before!r} when the sweep was planned and is {value!r} now; "
+                "the same sweep under another --name has runs of its own"
             )
     return config
 

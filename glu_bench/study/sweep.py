@@ -139,11 +139,13 @@ class _Pool:
         began = time.monotonic()
         while (waiting and not self.stopping) or self.flights:
             yield from self._start_some(waiting)
+            idle = True
             for planned, flight in list(self.flights.items()):
                 code = flight.process.poll()
                 if code is None:
                     self._check_timeout(flight)
                     continue
+                idle = False  # its place is taken without a wait
                 del self.flights[planned]
                 self.free.append(flight.slot)
                 if code == BusyError.exit_code:
@@ -157,7 +159,7 @@ class _Pool:
             late = self.limits.max_s is not None and time.monotonic() - began > self.limits.max_s
             if late and not self.stopping:
                 self.stop()
-            if self.flights or (waiting and not self.stopping):
+            if idle and (self.flights or (waiting and not self.stopping)):
                 yield Tick(list(self.flights))
                 time.sleep(POLL_S)
         if self.signal is not None:

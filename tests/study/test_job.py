@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from glu_bench.launch import JobConfig
 from glu_bench.study import job as room
 from glu_bench.study.job import Launch, list_launches, run_job, write_launch
+from tests.conftest import command_env
 
 INTERPRETER = sys.executable
 
@@ -112,6 +115,35 @@ def test_slurms_warning_does_not_reach_the_run(
     run_job(job(launch, 0))
     assert launch.exit_code(0) == 5
     assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+
+
+def test_a_run_is_told_to_stop_when_its_worker_is_gone(launch: Launch, tmp_path: Path) -> None:
+    """A killed worker leaves no run that trains on unseen."""
+    program = tmp_path / "program"
+    program.write_text(
+        f"#!{INTERPRETER}\nimport signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('told', flush=True), sys.exit(143)))\n"
+        "print('begun', flush=True); time.sleep(60)"
+    )
+    program.chmod(0o755)
+    work = (
+        f"import sys; sys.executable = {str(program)!r}\n"
+        "from glu_bench.launch import JobConfig; from glu_bench.study.job import run_job\n"
+        f"run_job(JobConfig(folder={str(launch.folder)!r}, name='x', number=0))"
+    )
+    log = tmp_path / "logs" / "a-s0.log"
+    worker = subprocess.Popen([INTERPRETER, "-c", work], env=command_env())
+    await_text(log, "begun\n")
+    worker.kill()
+    worker.wait()
+    await_text(log, "begun\ntold\n")
+
+
+def await_text(path: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.read_text() != text:
+        assert time.monotonic() < deadline, f"{path} never said {text!r}"
+        time.sleep(0.02)
 
 
 def test_launches_are_found_again_and_one_that_was_cut_off_is_passed_over(

@@ -103,11 +103,15 @@ def test_what_is_complete_is_skipped_without_a_process(behave: Behave) -> None:
     assert {event.status for event in events if isinstance(event, RunEnded)} == {"skipped"}
 
 
-def test_a_torn_result_is_run_again(behave: Behave) -> None:
+@pytest.mark.parametrize(("before", "after"), [("}", ""), ("1.0", "0.5")])
+def test_a_torn_or_edited_result_is_run_again(before: str, after: str, behave: Behave) -> None:
     plan = behave("raise SystemExit(9)")
     path = plan.run(plan.runs[0]).path
     path.mkdir(parents=True)
-    (path / "result.json").write_text('{"test_loss_nats": 1.0')
+    write_record(path / "result.json", {"test_loss_nats": 1.0, "tokens_per_s": 2.0})
+    text = (path / "result.json").read_text()
+    assert before in text
+    (path / "result.json").write_text(text.replace(before, after))
     events = list(run_plan(plan))
     assert [event.remark for event in events if isinstance(event, RunStarted)] == [
         "its result.json was torn or edited and does not count"
@@ -328,6 +332,25 @@ def test_a_run_that_began_keeps_its_threads_wherever_it_goes_on(behave: Behave) 
         assert list_words(run, planned, slot) == [*planned.words, "train.threads=2"]
     asked = replace(planned, words=(*planned.words, "train.threads=4"))
     assert list_words(run, asked, shared) == list(asked.words)
+
+
+def test_a_process_gets_its_options_and_its_place_and_hears_no_ctrl_c(
+    tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(tiny_words, tmp_path)
+    program = tmp_path / "program"
+    program.write_text(
+        f"#!{sys.executable}\nimport json, os, sys\n"
+        "own_session = os.getsid(0) == os.getpid()\n"
+        "print(json.dumps([sys.argv[1:], os.environ['CUDA_VISIBLE_DEVICES'], own_session]))"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(room.sys, "executable", str(program))
+    slot = Slot(words=("train.threads=1",), env={"CUDA_VISIBLE_DEVICES": "3"})
+    room._start(plan, plan.runs[0], slot, ("--config-dir", "own")).wait()
+    words = [*plan.runs[0].words, "train.threads=1", "--config-dir", "own"]
+    command = ["-m", "glu_bench", "train", *words, "--output-dir", str(tmp_path), "--quiet"]
+    assert json.loads(log_path(plan, plan.runs[0]).read_text()) == [command, "3", True]
 
 
 @pytest.mark.slow
