@@ -213,6 +213,18 @@ def test_a_recorded_failure_is_tried_again_only_when_asked(behave: Behave) -> No
     assert count.read_text() == "xx"
 
 
+def test_what_diverged_is_not_tried_again_and_never_counts_as_done(
+    behave: Behave, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    plan = behave(DIVERGE)
+    assert ended(plan)[0].reason == "loss is nan"
+    events = list(run_plan(plan, limits=Limits(retry_failed=True)))
+    assert [type(event) for event in events] == [RunEnded]
+    assert ended(plan)[0].status == "diverged"
+    assert "loss is nan, before; it would again" in str(ended(plan)[0].reason)
+
+
 def test_fail_fast_begins_no_more_and_the_next_sweep_does_the_rest(
     behave: Behave, monkeypatch: pytest.MonkeyPatch
 ) -> None:
