@@ -104,6 +104,13 @@ def test_what_is_complete_is_neither_submitted_nor_touched(behave: Behave) -> No
     assert second.run_ids == (plan.runs[1].run_id,)
 
 
+def test_options_are_words_of_each_job(behave: Behave) -> None:
+    plan = behave(finish, finish)
+    list(run_on_engine(plan, HERE, extra_words=("--config-dir", "own")))
+    jobs = json.loads((plan.folder / "jobs" / "0000" / "launch.json").read_text())["jobs"]
+    assert [job["words"] for job in jobs] == [[*p.words, "--config-dir", "own"] for p in plan.runs]
+
+
 def test_runs_are_shown_from_start_to_end(behave: Behave) -> None:
     plan = behave(finish, finish)
     events = list(run_on_engine(plan, HERE))
