@@ -111,6 +111,8 @@ def test_a_cell_that_cannot_run_refuses_the_sweep_before_anything_is_written(
         make_plan([*words, "model.d_model=48,33"], tmp_path)
     with pytest.raises(ConfigError, match="match=params"):
         make_plan([*words, "match.multiple_of=1,256"], tmp_path)
+    with pytest.raises(ConfigError, match="slu"):
+        make_plan([*words, "variant.gate=silu,slu"], tmp_path)
     assert not (tmp_path / "sweeps").exists()
 
 
