@@ -133,10 +133,12 @@ def test_a_run_is_told_to_stop_when_its_worker_is_gone(launch: Launch, tmp_path:
     )
     log = tmp_path / "logs" / "a-s0.log"
     worker = subprocess.Popen([INTERPRETER, "-c", work], env=command_env())
-    await_text(log, "begun\n")
-    assert launch.is_alive(0)
-    worker.kill()
-    worker.wait()
+    try:
+        await_text(log, "begun\n")
+        assert launch.is_alive(0)
+    finally:
+        worker.kill()
+        worker.wait()
     await_text(log, "begun\ntold\n")
     assert not launch.is_alive(0)
 
