@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from glu_bench import rules, schema
 from glu_bench.errors import ConfigError, DataError, GluBenchError, suggest
 from glu_bench.schema import Config, Variant, describe_key, key_types, list_keys
+from glu_bench.words import READ_ONLY, quote
 from glu_bench.yaml_file import read_yaml, refuse_interpolation
 
 if TYPE_CHECKING:
@@ -39,16 +40,22 @@ def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -
     """The configuration that the override words ask for, complete and checked.
 
     `config_dir` is a person's own folder of groups; its files go beside the built-in ones.
+    Words that set every key leave no file anything to say, and none is read.
     Raises: ConfigError for an unknown key, name, type or range.
     """
     words = [_quote_files(word) for word in overrides]
     roots = _list_roots(config_dir)
-    for override in _parse_overrides(words):
+    parsed = _parse_overrides(words)
+    for override in parsed:
         _check_override(override, roots)
         if override.is_sweep_override():
             raise ConfigError(
                 f"{override.input_line}: several values are for `glu-bench sweep`, train takes one"
             )
+    keys = {override.key_or_group for override in parsed}
+    arguments = {key for key in keys if key.rpartition(".")[0] in ARGUMENT_KEYS}
+    if keys - arguments == list_keys().keys() - {READ_ONLY, *ARGUMENT_KEYS}:
+        return _assemble(parsed)
     return _compose(words, config_dir)
 
 
@@ -136,17 +143,10 @@ def expand_grid(overrides: Sequence[str], config_dir: Path | None = None) -> lis
 
 def read_setting(word: str, config_dir: Path | None = None) -> tuple[str, Any] | None:
     """The key that a checked word sets and its value; None if it chooses a file of a group."""
-    from hydra.core.override_parser.types import QuotedString
-
     (override,) = _parse_overrides([word])
     if override.key_or_group in list_groups(config_dir):
         return None
-    value: Any = override.value()
-    if isinstance(value, QuotedString):
-        value = value.text
-    elif isinstance(value, list):
-        value = [entry.text if isinstance(entry, QuotedString) else entry for entry in value]
-    return override.key_or_group, value
+    return override.key_or_group, _plain_value(override)
 
 
 def read_sweep(overrides: Sequence[str], config_dir: Path | None = None) -> list[str]:
@@ -179,7 +179,7 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
     if config_dir is not None:
         for path in sorted(config_dir.rglob("*.yaml")):
             read_yaml(path)  # says file and line, which Hydra would bury
-        words.append(f"hydra.searchpath=[{_quote(f'file://{config_dir.resolve()}')}]")
+        words.append(f"hydra.searchpath=[{quote(f'file://{config_dir.resolve()}')}]")
     ConfigStore.instance().store(name="schema", node=Config)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(find_config_root())):
@@ -198,6 +198,33 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
             said = [line for line in str(cause).splitlines() if not line.startswith("In '")]
             raise ConfigError(_explain_key(unknown[1], said[0])) from None
         raise ConfigError(" ".join(str(cause).split())) from None
+
+
+def _assemble(overrides: Iterable[Override]) -> Config:
+    """The configuration of words that set every key."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        *groups, name = override.key_or_group.split(".")
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = _plain_value(override)
+    try:
+        return _finish(OmegaConf.merge(OmegaConf.structured(Config), tree))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain_omegaconf(error)) from None
+
+
+def _plain_value(override: Override) -> Any:
+    from hydra.core.override_parser.types import QuotedString
+
+    value: Any = override.value()
+    if isinstance(value, list):
+        return [entry.text if isinstance(entry, QuotedString) else entry for entry in value]
+    return value.text if isinstance(value, QuotedString) else value
 
 
 def _finish(composed: Any) -> Config:
@@ -330,14 +357,7 @@ def _quote_files(word: str) -> str:
     name, equals, value = word.partition("=")
     if name != "data.files" or not equals or value[:1] in ("[", "'", '"', ""):
         return f"{name}=[{value}]" if name == "data.files" and value[:1] in ("'", '"') else word
-    return f"data.files=[{_quote(value)}]"
-
-
-def _quote(value: str) -> str:
-    """A string in Hydra's grammar, where a backslash counts only before a quote."""
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    n_last = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{escaped[len(escaped) - n_last :]}'"
+    return f"data.files=[{quote(value)}]"
 
 
 def _parse_overrides(words: Iterable[str]) -> list[Override]:
@@ -370,7 +390,7 @@ def _check_override(override: Override, roots: Sequence[Path]) -> None:
     if override.is_add():
         hint = suggest(name, [*keys, *groups])
         raise ConfigError(f"{word}: write KEY=VALUE without '+'; keys cannot be added{hint}")
-    if name == "numerics_version":
+    if name == READ_ONLY:
         raise ConfigError(f"{word}: read only; it changes with the code")
     values = [override.value()]
     if override.is_choice_sweep() and not override.is_range_sweep():

@@ -16,10 +16,12 @@ import typer
 
 from glu_bench.config import find_config_root, list_group, list_groups
 from glu_bench.errors import GluBenchError
+from glu_bench.launch import EXTRAS
 from glu_bench.schema import list_keys
 
 Offer = tuple[str, str]  # a whole word and what it means
 READ_ONLY = ("numerics_version",)
+LAUNCHER = "hydra/launcher"
 FEW_VALUES = 12
 
 
@@ -63,10 +65,14 @@ def complete_variant(ctx: typer.Context, incomplete: str) -> list[str]:
 def list_offers(word: str, config_dir: Path | None = None, several: bool = False) -> list[Offer]:
     """Whole words that begin with `word`, in the order of the configuration.
 
-    `several`: a list of values is being typed, as in variant=relu,ge.
+    `several`: a sweep is being typed, where a key may have a list, as in variant=relu,ge, and
+    jobs a launcher.
     Raises: ConfigError if `config_dir` is not a folder.
     """
     name, equals, value = word.partition("=")
+    if several and name == LAUNCHER and equals:
+        launchers = ((f"{LAUNCHER}={known}", f"the extra {extra}") for known, extra in EXTRAS.items())
+        return [offer for offer in launchers if offer[0].startswith(word)]
     if equals:
         done, comma, typed = value.rpartition(",") if several else ("", "", value)
         chosen = done.split(",")
@@ -86,6 +92,7 @@ def list_offers(word: str, config_dir: Path | None = None, several: bool = False
             if any(key.startswith(f"{group}.") for key in keys):
                 offers.append((f"{group}.", f"one setting of {group}"))
         offers += [(f"{key}=", str(entry.metadata["help"])) for key, entry in keys.items() if "." not in key]
+        offers += [(f"{LAUNCHER}=", "where jobs go: SLURM, Ray")] if several else []
     offers = [offer for offer in offers if offer[0].startswith(word)]
     if len(offers) == 1 and offers[0][0].endswith("="):
         # beside its values the bare key is no unique match, after which shells add a space

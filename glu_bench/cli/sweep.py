@@ -84,15 +84,14 @@ def sweep(
     words, launcher_words = split_words(settings or [])
     if launcher_words:
         engine = check_launcher(launcher_words)
-        if n_parallel is not None or fail_fast or run_timeout is not None or max_hours is not None:
+        if n_parallel is not None or fail_fast or max_hours is not None:
             raise ConfigError(
-                f"-j, --fail-fast, --run-timeout, --max-hours: for this machine; {engine} has options "
-                "of its own"
+                f"-j, --fail-fast, --max-hours: for this machine; {engine} has options of its own"
             )
     load_plugins(plugin or [])
-    extra = ["--config-dir", str(config_dir.resolve())] if config_dir else []
-    extra += ["--allow-unmatched"] if allow_unmatched else []
-    extra += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
+    options = ["--allow-unmatched"] if allow_unmatched else []
+    options += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
+    extra = [*options, *(["--config-dir", str(config_dir.resolve())] if config_dir else [])]
     limits = Limits(
         retry_failed=retry_failed,
         fail_fast=fail_fast,
@@ -103,7 +102,13 @@ def sweep(
     def execute(plan: Plan) -> list[RunEnded]:
         stderr = make_stderr()
         if launcher_words:
-            events = run_on_engine(plan, launcher_words, retry_failed=retry_failed, extra_words=tuple(extra))
+            events = run_on_engine(
+                plan,
+                launcher_words,
+                retry_failed=retry_failed,
+                run_timeout_s=run_timeout,
+                extra_words=tuple(extra),
+            )
         else:
             slots, remark = _choose_slots(plan, n_parallel, per_gpu)
             if remark and not quiet:
@@ -127,7 +132,7 @@ def sweep(
             allow_unmatched=allow_unmatched,
         )
         if dry_run:
-            _show_plan(tuning.plan(write=False), config_dir, extra, as_json, quiet)
+            _show_plan(tuning.plan(write=False), config_dir, options, as_json, quiet)
             return
         choices = tuning.choose(execute, widen)
         if not quiet:
@@ -144,7 +149,7 @@ def sweep(
             write=not dry_run,
         )
     if dry_run:
-        _show_plan(plan, config_dir, extra, as_json, quiet)
+        _show_plan(plan, config_dir, options, as_json, quiet)
         return
     _report(plan, execute(plan), as_json, quiet)
 
@@ -181,24 +186,35 @@ def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[lis
     return make_slots(chosen), f"{how}: a thread each would give {gain:.2f} times the tokens/s of all in one"
 
 
-def _show_plan(plan: Plan, config_dir: Path | None, extra: list[str], as_json: bool, quiet: bool) -> None:
-    """The plan and what is left of it will cost; with --json a command a run for any scheduler."""
-    from glu_bench.config import load_config
+def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json: bool, quiet: bool) -> None:
+    """The plan and what is left of it will cost; with --json a command a run for any scheduler.
+
+    Each sets every key, so it makes the planned run whatever configs/ says by then.
+    """
     from glu_bench.cost.estimate import estimate_runs
+    from glu_bench.grid import with_words
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.numbers import binary_size, duration, si
     from glu_bench.show.tables import render_rows
+    from glu_bench.study.plan import resolve_run
+    from glu_bench.study.slots import Slot
+    from glu_bench.study.sweep import list_words
+    from glu_bench.words import spell_config
 
+    configs = {planned: resolve_run(plan, planned, config_dir) for planned in plan.runs}
     pending = [planned for planned in plan.runs if plan.run(planned).outcome() != "complete"]
     if not quiet:
         make_stderr().print(plain("timing a few steps of each shape …"))
-    configs = [planned.config or load_config(planned.words, config_dir) for planned in pending]
-    estimates = dict(zip(pending, estimate_runs(configs, calibrate=not quiet), strict=True))
+    shapes = [configs[planned] for planned in pending]
+    estimates = dict(zip(pending, estimate_runs(shapes, calibrate=not quiet), strict=True))
     output_dir = str(plan.folder.parent.parent.resolve())
     listed, rows = [], []
     for planned in plan.runs:
-        status, found = plan.run(planned).status(), estimates.get(planned)
-        command = ["glu-bench", "train", *planned.words, *extra, "--output-dir", output_dir, "--quiet"]
+        run, found = plan.run(planned), estimates.get(planned)
+        status = run.status()
+        threads = list_words(run, planned, Slot())[len(planned.words) :]
+        settings = spell_config(with_words(configs[planned], threads))
+        command = ["glu-bench", "train", *settings, *options, "--output-dir", output_dir, "--quiet"]
         entry = {"run_id": planned.run_id, "status": status, "words": planned.words, "command": command}
         cost = (found.flops, found.elapsed_s, found.disk_bytes) if found else (0, 0.0, 0)
         listed.append(entry | dict(zip(("flops", "elapsed_s", "disk_bytes"), cost, strict=True)))

@@ -18,7 +18,16 @@ from glu_bench.launch import Launcher, make_launcher
 from glu_bench.study.job import Launch, list_launches, run_job, write_launch
 from glu_bench.study.plan import Plan, PlannedRun
 from glu_bench.study.slurm import list_queued
-from glu_bench.study.sweep import RunEnded, RunStarted, SweepEvent, Tick, judge_run, log_path, settle_run
+from glu_bench.study.sweep import (
+    RunEnded,
+    RunStarted,
+    SweepEvent,
+    Tick,
+    describe_timeout,
+    judge_run,
+    log_path,
+    settle_run,
+)
 
 POLL_S = 0.5
 QUEUE_S = 5.0  # between two questions to SLURM, which others ask as well
@@ -74,20 +83,26 @@ def run_on_engine(
     launcher_words: Sequence[str],
     *,
     retry_failed: bool = False,
+    run_timeout_s: float | None = None,
     extra_words: tuple[str, ...] = (),
 ) -> Iterator[SweepEvent]:
     """Submit what is left of a plan, and wait for it; yields what happens.
 
     Jobs of an earlier launch that are still queued or alive are waited for, not submitted again.
-    `extra_words` are options added to every train command, such as --config-dir.
+    Each job ends its run after `run_timeout_s`, counted from when the job begins, and anew if it
+    is queued again. `extra_words` are options added to every train command, such as --config-dir.
     Raises: InterruptedRunError after SIGINT or SIGTERM, ConfigError if nothing can be submitted.
     """
     with hold_lock(plan.folder):
-        yield from _run(plan, launcher_words, retry_failed, extra_words)
+        yield from _run(plan, launcher_words, retry_failed, run_timeout_s, extra_words)
 
 
 def _run(
-    plan: Plan, launcher_words: Sequence[str], retry_failed: bool, extra_words: tuple[str, ...]
+    plan: Plan,
+    launcher_words: Sequence[str],
+    retry_failed: bool,
+    run_timeout_s: float | None,
+    extra_words: tuple[str, ...],
 ) -> Iterator[SweepEvent]:
     left: dict[str, PlannedRun] = {}
     for planned in plan.runs:
@@ -105,7 +120,7 @@ def _run(
     }
     try:
         if new:
-            watch = _submit(plan, new, launcher_words, extra_words)
+            watch = _submit(plan, new, launcher_words, run_timeout_s, extra_words)
             jobs |= {run_id: (watch, number) for number, run_id in enumerate(new)}
         begun: set[str] = set()
         while left:
@@ -150,7 +165,11 @@ def _find_jobs(plan: Plan, left: dict[str, PlannedRun]) -> dict[str, tuple[_Watc
 
 
 def _submit(
-    plan: Plan, new: dict[str, PlannedRun], launcher_words: Sequence[str], extra_words: tuple[str, ...]
+    plan: Plan,
+    new: dict[str, PlannedRun],
+    launcher_words: Sequence[str],
+    run_timeout_s: float | None,
+    extra_words: tuple[str, ...],
 ) -> _Watch:
     jobs = plan.folder / "jobs"
     n_before = len(list(jobs.iterdir())) if jobs.is_dir() else 0
@@ -158,7 +177,8 @@ def _submit(
     launcher = make_launcher(launcher_words, folder, plan.sweep_id, run_job)
     commands = {run_id: [*planned.words, *extra_words] for run_id, planned in new.items()}
     logs = log_path(plan, next(iter(new.values()))).parent
-    launch = write_launch(folder, launcher.engine, commands, plan.folder.parent.parent, logs)
+    output_dir = plan.folder.parent.parent
+    launch = write_launch(folder, launcher.engine, commands, output_dir, logs, run_timeout_s)
     watch = _Watch(launch, is_submitting=True)
     threading.Thread(target=_launch, args=(launcher, watch), daemon=True).start()
     return watch
@@ -172,6 +192,8 @@ def _launch(launcher: Launcher, watch: _Watch) -> None:
         watch.error = error
     finally:
         watch.is_submitting = False
+    if watch.launch.engine == "ray":  # ends its servers with this thread; a next launch needs them
+        threading.Event().wait()
 
 
 def _look(plan: Plan, planned: PlannedRun, watch: _Watch, number: int) -> RunEnded | None:
@@ -183,7 +205,7 @@ def _look(plan: Plan, planned: PlannedRun, watch: _Watch, number: int) -> RunEnd
         return None
     code = watch.launch.exit_code(number)
     if code is not None:
-        return judge_run(plan, planned, code)
+        return judge_run(plan, planned, code, describe_timeout(watch.launch.timeout_s(number)))
     now = time.monotonic()
     if now - watch.over_at.setdefault(number, now) < SETTLE_S:
         return None

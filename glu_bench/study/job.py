@@ -20,6 +20,7 @@ from glu_bench.files import hold_lock, is_locked, make_folder, read_json, write_
 from glu_bench.train.stop import end_with_parent
 
 ASKED_TO_STOP = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+GRACE_S = 10.0  # from asking a run to save and end until it is killed
 SETTLE_S = 60.0  # an attempt that was told to stop may still be saving when the next one comes
 
 
@@ -41,14 +42,28 @@ class Launch:
 
     def exit_code(self, number: int) -> int | None:
         """How the run's process ended, a signal as a negative number; None if the job did not say."""
+        code = self._read_end(number).get("exit_code")
+        return None if code is None else int(code)
+
+    def timeout_s(self, number: int) -> float | None:
+        """The seconds after which a job ended its run; None if it did not."""
+        limit_s = self._read_end(number).get("timeout_s")
+        return None if limit_s is None else float(limit_s)
+
+    def _read_end(self, number: int) -> dict[str, Any]:
         path = self.folder / str(number) / "ended.json"
-        return int(read_json(path)["exit_code"]) if path.exists() else None
+        return read_json(path) if path.exists() else {}
 
 
 def write_launch(
-    folder: Path, engine: str, commands: dict[str, list[str]], output_dir: Path, logs: Path
+    folder: Path,
+    engine: str,
+    commands: dict[str, list[str]],
+    output_dir: Path,
+    logs: Path,
+    run_timeout_s: float | None = None,
 ) -> Launch:
-    """Put on disk what jobs will read: the train words of each run, by its id."""
+    """Put on disk what jobs will read: the train words of each run, by its id, and how long it may take."""
     make_folder(folder)
     make_folder(logs)
     record = {
@@ -57,6 +72,7 @@ def write_launch(
         "working_dir": str(Path.cwd()),  # words may hold relative paths
         "output_dir": str(output_dir.absolute()),
         "logs": str(logs.absolute()),
+        "run_timeout_s": run_timeout_s,
         "jobs": [{"run_id": run_id, "words": words} for run_id, words in commands.items()],
     }
     write_json(folder / "launch.json", record)
@@ -84,15 +100,17 @@ def run_job(job: Any) -> None:
     make_folder(folder)
     with hold_lock(folder, timeout_s=SETTLE_S):
         (folder / "ended.json").unlink(missing_ok=True)
-        code = _train(record, record["jobs"][number])
-        write_json(folder / "ended.json", {"exit_code": code})
-    if code in ASKED_TO_STOP and "SUBMITIT_EXECUTOR" in os.environ:
+        code, timed_out = _train(record, record["jobs"][number])
+        end = {"exit_code": code, "timeout_s": record["run_timeout_s"] if timed_out else None}
+        write_json(folder / "ended.json", end)
+    if code in ASKED_TO_STOP and not timed_out and "SUBMITIT_EXECUTOR" in os.environ:
         # stopped because SLURM takes the machine away; a job that returned would be over for
         # submitit, even where SLURM has queued it again
         raise SystemExit(code)
 
 
-def _train(record: dict[str, Any], job: dict[str, Any]) -> int:
+def _train(record: dict[str, Any], job: dict[str, Any]) -> tuple[int, bool]:
+    """How the run's process ended, and whether its time was up."""
     words = list(job["words"])
     n_cpus = os.environ.get("SLURM_CPUS_PER_TASK")
     if n_cpus and not any(word.startswith("train.threads=") for word in words):
@@ -111,9 +129,21 @@ def _train(record: dict[str, Any], job: dict[str, Any]) -> int:
             preexec_fn=_leave_warnings_to_parent if sys.platform == "linux" else None,
         )
         try:
-            return process.wait()
+            return _await(process, record.get("run_timeout_s"))
         finally:
             process.wait()  # submitit leaves by an exception once it has queued the job again
+
+
+def _await(process: subprocess.Popen[bytes], limit_s: float | None) -> tuple[int, bool]:
+    try:
+        return process.wait(limit_s), False
+    except subprocess.TimeoutExpired:
+        process.terminate()
+    try:
+        return process.wait(GRACE_S), True
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return process.wait(), True
 
 
 def _leave_warnings_to_parent() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glu_bench import schema
+from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import dump_json, make_folder, sha256_bytes
 from glu_bench.grid import load_grid
@@ -145,6 +146,32 @@ def load_plan(folder: Path) -> Plan:
             if word.startswith("-") or "=" not in word:  # words become arguments of a command
                 raise DataError(f"{folder}/plan.json: {word!r} is not a setting")
     return Plan(folder.name, folder, runs)
+
+
+def resolve_run(plan: Plan, planned: PlannedRun, config_dir: Path | None = None) -> schema.Config:
+    """The configuration of a planned run with nothing that decides its id left to where it starts.
+
+    Precision and compilation are those that the id stands for, paths are absolute.
+    Raises: ConfigError if configs/ changed since the plan was made, and the run has not begun.
+    """
+    run = plan.run(planned)
+    begun = (run.path / "environment.json").exists()
+    config = planned.config or (run.config() if begun else load_config(planned.words, config_dir))
+    precision, compiled = (str(planned.identity[f"train.{key}"]) for key in ("precision", "compile"))
+    train = dataclasses.replace(config.train, precision=precision, compile=compiled)
+    data = dataclasses.replace(config.data, files=[str(Path(name).absolute()) for name in config.data.files])
+    tokenizer = config.tokenizer
+    if tokenizer.kind == "file":
+        tokenizer = dataclasses.replace(tokenizer, path=str(Path(str(tokenizer.path)).absolute()))
+    config = dataclasses.replace(config, train=train, data=data, tokenizer=tokenizer)
+    for key, value in schema.select_identity(config).items():
+        before = planned.identity.get(key)
+        if before != value:
+            raise ConfigError(
+                f"{planned.run_id}: {key} was {before!r} when the sweep was planned and is {value!r} now; "
+                "the same sweep under another --name has runs of its own"
+            )
+    return config
 
 
 def list_plans(output_dir: Path) -> list[Plan]:

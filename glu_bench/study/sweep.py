@@ -139,24 +139,27 @@ class _Pool:
         began = time.monotonic()
         while (waiting and not self.stopping) or self.flights:
             yield from self._start_some(waiting)
+            idle = True
             for planned, flight in list(self.flights.items()):
                 code = flight.process.poll()
                 if code is None:
                     self._check_timeout(flight)
                     continue
+                idle = False  # its place is taken without a wait
                 del self.flights[planned]
                 self.free.append(flight.slot)
                 if code == BusyError.exit_code:
                     waiting.append(planned)  # another sweep was quicker; see what becomes of it
                     continue
-                ended = judge_run(self.plan, planned, code, self._reason_for_end(flight))
+                limit_s = self.limits.run_timeout_s if flight.timed_out else None
+                ended = judge_run(self.plan, planned, code, describe_timeout(limit_s))
                 yield ended
                 if self.limits.fail_fast and ended.status not in ("complete", "interrupted"):
                     self.stop()
             late = self.limits.max_s is not None and time.monotonic() - began > self.limits.max_s
             if late and not self.stopping:
                 self.stop()
-            if self.flights or (waiting and not self.stopping):
+            if idle and (self.flights or (waiting and not self.stopping)):
                 yield Tick(list(self.flights))
                 time.sleep(POLL_S)
         if self.signal is not None:
@@ -198,8 +201,10 @@ class _Pool:
             flight.timed_out = True
             flight.process.terminate()
 
-    def _reason_for_end(self, flight: _Flight) -> str | None:
-        return f"timeout: more than {self.limits.run_timeout_s:g} s" if flight.timed_out else None
+
+def describe_timeout(limit_s: float | None) -> str | None:
+    """Why a run was ended, if it was after so many seconds."""
+    return None if limit_s is None else f"timeout: more than {limit_s:g} s"
 
 
 def log_path(plan: Plan, planned: PlannedRun) -> Path:

@@ -7,7 +7,6 @@ curve it was chosen from, is kept in the sweep's tuning.json.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -235,13 +234,12 @@ def _choose(plan: Plan, request: Request, arm: str, cells: dict[tuple[str, ...],
     curve = []
     for values, runs in cells.items():
         losses = [float(plan.run(p).result()["val_loss_nats"]) for p in runs if _is_finished(plan, p)]
-        whole = len(losses) == len(runs) and all(map(math.isfinite, losses))
         curve.append(
             Point(
                 values=dict(zip(request.tuned, values, strict=True)),
                 losses_nats=losses,
                 n_planned=len(runs),
-                mean_loss_nats=statistics.fmean(losses) if whole else None,
+                mean_loss_nats=statistics.fmean(losses) if len(losses) == len(runs) else None,
             )
         )
     finished = [point for point in curve if point.mean_loss_nats is not None]

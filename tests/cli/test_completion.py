@@ -17,6 +17,7 @@ import pytest
 
 from glu_bench.cli.completion import list_offers
 from glu_bench.config import list_group, list_groups
+from glu_bench.launch import EXTRAS
 from glu_bench.runs.folder import Run
 from glu_bench.schema import list_keys
 
@@ -57,6 +58,15 @@ def test_a_list_of_a_sweep_goes_on_without_what_it_has() -> None:
     assert words("variant=relu,bil", several=True) == ["variant=relu,bilinear"]
     assert "variant=gelu,gelu" not in words("variant=gelu,", several=True)
     assert words("variant=relu,bil") == []
+
+
+def test_launchers_are_offered_to_a_sweep_alone_and_one_at_a_time() -> None:
+    assert words("hydra/launcher=", several=True) == [f"hydra/launcher={name}" for name in EXTRAS]
+    assert words("hydra/launcher=r", several=True) == ["hydra/launcher=ray"]
+    assert words("hyd", several=True) == ["hydra/launcher=", *words("hydra/launcher=", several=True)]
+    assert "hydra/launcher=" in words("", several=True)
+    assert words("hydra/launcher=ray,", several=True) == words("hydra/launcher=") == words("hy") == []
+    assert "hydra/launcher=" not in words("")
 
 
 def test_own_groups_are_offered(tmp_path: Path) -> None:
@@ -210,6 +220,7 @@ def read_until(terminal: int, pattern: str) -> str:
         ("glu-bench train model.d_m\t", "glu-bench train model.d_model="),  # no space after it
         ("glu-bench train seed=1 train.precision=b\t", "glu-bench train seed=1 train.precision=bf16 "),
         ("glu-bench sweep variant=relu,bil\t", "glu-bench sweep variant=relu,bilinear "),
+        ("glu-bench sweep seed=1 hydra/launcher=r\t", "glu-bench sweep seed=1 hydra/launcher=ray "),
         (
             "glu-bench train --config-dir=mine variant=swm\t",
             "glu-bench train --config-dir=mine variant=swmine ",

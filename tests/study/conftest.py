@@ -113,7 +113,8 @@ def make_entry(tiny_config: TinyConfig) -> MakeEntry:
     def make(
         variant: str, seed: int, loss_nats: float | None, keys: dict[str, Any] | None = None, **changes: Any
     ) -> Entry:
-        identity = make_identity(tiny_config(f"variant={variant}"), facts) | {"seed": seed} | (keys or {})
+        identity = make_identity(tiny_config(f"variant={variant}"), facts) | (keys or {})
+        del identity["seed"]  # stands beside it
         record = {
             "val_loss_nats": None if loss_nats is None else loss_nats + 1,
             "test_loss_nats": loss_nats,

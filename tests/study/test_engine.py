@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from glu_bench.config import load_config
 from glu_bench.errors import BusyError, ConfigError, InterruptedRunError
 from glu_bench.files import hold_lock
 from glu_bench.launch import Launcher
-from glu_bench.runs.record import write_record
+from glu_bench.runs.record import read_record, write_record
 from glu_bench.study import engine as room
 from glu_bench.study import job as job_room
 from glu_bench.study.engine import run_on_engine
@@ -49,13 +50,13 @@ def behave(tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         plan = make_plan([*tiny_words, f"seed=range({len(ends)})"], tmp_path)
         end_of = {planned.run_id: end for planned, end in zip(plan.runs, ends, strict=True)}
 
-        def train(record: dict[str, Any], job: dict[str, Any]) -> int:
+        def train(record: dict[str, Any], job: dict[str, Any]) -> tuple[int, bool]:
             (Path(record["logs"]) / f"{job['run_id']}.log").write_text("glu-bench: last line\n")
             end = end_of[job["run_id"]]
             if callable(end):
                 end(tmp_path / "runs" / job["run_id"])
-                return 0
-            return int(end)
+                return 0, False
+            return int(end), record["run_timeout_s"] is not None
 
         monkeypatch.setattr(job_room, "_train", train)
         return plan
@@ -81,6 +82,19 @@ def test_every_run_is_judged_by_its_folder(behave: Behave) -> None:
     ]
 
 
+def test_a_run_whose_time_is_up_is_said_so_and_recorded(behave: Behave) -> None:
+    plan = behave(143, -9, finish)
+    environment = plan.run(plan.runs[0]).path / "environment.json"
+    environment.parent.mkdir(parents=True)
+    environment.write_text("{}")
+    events = run_on_engine(plan, HERE, run_timeout_s=5.0)
+    found = [(e.status, e.reason) for e in events if isinstance(e, RunEnded)]
+    assert found == [("timeout", "timeout: more than 5 s")] * 2 + [("complete", None)]
+    assert plan.run(plan.runs[0]).failure() == {"status": "failed", "reason": "timeout: more than 5 s"}
+    again = "timeout: more than 5 s, before; --retry-failed tries it again"
+    assert ends(plan)[0] == ("failed", again)
+
+
 def test_what_is_complete_is_neither_submitted_nor_touched(behave: Behave) -> None:
     plan = behave(finish, 3)
     assert [status for status, _ in ends(plan)] == ["complete", "failed"]
@@ -88,6 +102,13 @@ def test_what_is_complete_is_neither_submitted_nor_touched(behave: Behave) -> No
     first, second = list_launches(plan.folder / "jobs")
     assert first.run_ids == tuple(planned.run_id for planned in plan.runs)
     assert second.run_ids == (plan.runs[1].run_id,)
+
+
+def test_options_are_words_of_each_job(behave: Behave) -> None:
+    plan = behave(finish, finish)
+    list(run_on_engine(plan, HERE, extra_words=("--config-dir", "own")))
+    jobs = json.loads((plan.folder / "jobs" / "0000" / "launch.json").read_text())["jobs"]
+    assert [job["words"] for job in jobs] == [[*p.words, "--config-dir", "own"] for p in plan.runs]
 
 
 def test_runs_are_shown_from_start_to_end(behave: Behave) -> None:
@@ -211,6 +232,40 @@ def test_a_real_sweep_by_jobs_of_submitit(
     assert [entry["status"] for entry in found["failed"]] == ["diverged"]
     assert sorted(path.name for path in Path().iterdir()) == ["notes.txt", "outputs", "own"]
     assert sorted(path.name for path in Path("outputs").iterdir()) == ["runs", "sweeps"]
+
+
+def test_a_tuned_sweep_is_tuned_by_jobs_too_and_a_limit_holds_for_each(
+    tiny_words: list[str], call_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The middle rate is best, the highest hangs; every arm's choice is confirmed by jobs."""
+    limits: list[float] = []
+    trained: list[tuple[str, ...]] = []
+
+    def train(record: dict[str, Any], job: dict[str, Any]) -> tuple[int, bool]:
+        config = load_config(job["words"])
+        trained.append((config.variant.name, f"{config.optim.lr:g}", str(config.seed)))
+        limits.append(record["run_timeout_s"])
+        if config.optim.lr == 4e-3:
+            return 143, True
+        path = tmp_path / "runs" / job["run_id"]
+        path.mkdir(parents=True)
+        record = {"val_loss_nats": abs(config.optim.lr - 2e-3), "test_loss_nats": 1.0, "tokens_per_s": 1.0}
+        write_record(path / "result.json", record)
+        return 0, False
+
+    monkeypatch.setattr(job_room, "_train", train)
+    command = ["sweep", *tiny_words, "variant=gelu,swiglu", "seed=0,1", *HERE, "--run-timeout", "7"]
+    command += ["--tune", "optim.lr=1e-3,2e-3,4e-3", "--tune-seeds", "100"]
+    ended = call_command(*command, "--name", "t", "--output-dir", str(tmp_path), "--json", "--quiet")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["complete"] == 4
+    arms = ("gelu", "swiglu")
+    assert trained[:6] == [(arm, rate, "100") for arm in arms for rate in ("0.001", "0.002", "0.004")]
+    assert trained[6:] == [(arm, "0.002", seed) for arm in arms for seed in ("0", "1")]
+    assert limits == [7.0] * 10
+    assert len(list_launches(tmp_path / "sweeps" / "t-tune" / "jobs")) == 1
+    (launch,) = list_launches(tmp_path / "sweeps" / "t" / "jobs")
+    assert set(launch.run_ids) == set(read_record(tmp_path / "sweeps" / "t" / "tuning.json")["runs"])
 
 
 def test_a_mistaken_launcher_leaves_no_plan(

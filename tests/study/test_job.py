@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from glu_bench.launch import JobConfig
 from glu_bench.study import job as room
 from glu_bench.study.job import Launch, list_launches, run_job, write_launch
+from tests.conftest import command_env
 
 INTERPRETER = sys.executable
 
@@ -81,6 +84,30 @@ def test_a_run_that_slurm_stopped_is_not_over_for_submitit(
     assert launch.exit_code(0) == 0
 
 
+def test_a_run_is_ended_after_its_time_and_asked_before_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "GRACE_S", 0.5)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")  # this end is the job's own, not SLURM's
+    words = {"a": ["seed=0"], "b": ["seed=1"], "c": ["seed=2"]}
+    launch = write_launch(tmp_path / "j", "basic", words, tmp_path, tmp_path / "logs", run_timeout_s=2.0)
+    code = """
+import time
+if sys.argv[4] == "seed=0":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+elif sys.argv[4] == "seed=1":
+    signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(143)))
+else:
+    sys.exit(3)
+time.sleep(600)"""
+    put_in_place(code, tmp_path, monkeypatch)
+    for number in range(3):
+        run_job(job(launch, number))
+    assert [launch.exit_code(number) for number in range(3)] == [-9, 143, 3]
+    assert [launch.timeout_s(number) for number in range(3)] == [2.0, 2.0, None]
+    assert (tmp_path / "logs" / "b.log").read_text() == "saved\n"
+
+
 def test_slurms_warning_does_not_reach_the_run(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +115,39 @@ def test_slurms_warning_does_not_reach_the_run(
     run_job(job(launch, 0))
     assert launch.exit_code(0) == 5
     assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+
+
+def test_a_run_is_told_to_stop_when_its_worker_is_gone(launch: Launch, tmp_path: Path) -> None:
+    """A killed worker leaves no run that trains on unseen."""
+    program = tmp_path / "program"
+    program.write_text(
+        f"#!{INTERPRETER}\nimport signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('told', flush=True), sys.exit(143)))\n"
+        "print('begun', flush=True); time.sleep(60)"
+    )
+    program.chmod(0o755)
+    work = (
+        f"import sys; sys.executable = {str(program)!r}\n"
+        "from glu_bench.launch import JobConfig; from glu_bench.study.job import run_job\n"
+        f"run_job(JobConfig(folder={str(launch.folder)!r}, name='x', number=0))"
+    )
+    log = tmp_path / "logs" / "a-s0.log"
+    worker = subprocess.Popen([INTERPRETER, "-c", work], env=command_env())
+    try:
+        await_text(log, "begun\n")
+        assert launch.is_alive(0)
+    finally:
+        worker.kill()
+        worker.wait()
+    await_text(log, "begun\ntold\n")
+    assert not launch.is_alive(0)
+
+
+def await_text(path: Path, text: str) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() or path.read_text() != text:
+        assert time.monotonic() < deadline, f"{path} never said {text!r}"
+        time.sleep(0.02)
 
 
 def test_launches_are_found_again_and_one_that_was_cut_off_is_passed_over(

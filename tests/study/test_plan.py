@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from glu_bench import config as composing
 from glu_bench import grid, schema
 from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.record import write_record
-from glu_bench.study.plan import Plan, find_plan, list_plans, load_plan, make_plan
+from glu_bench.study.plan import Plan, find_plan, list_plans, load_plan, make_plan, resolve_run
 from glu_bench.train.loop import train_run
 from glu_bench.train.stop import StopRequest
+from glu_bench.words import spell_config
 
 
 @pytest.fixture
@@ -29,6 +31,7 @@ def test_a_plan_holds_every_combination_in_the_order_of_the_grid(words: list[str
 
 
 def test_the_planned_id_is_the_id_that_training_gives(words: list[str], tmp_path: Path) -> None:
+    words = [word for word in words if not word.startswith("train.precision=")]  # left to the machine
     plan = make_plan([*words, "variant=relu,gelu"], tmp_path)
     for planned in plan.runs:
         list(train_run(load_config(planned.words), tmp_path, StopRequest()))
@@ -64,6 +67,30 @@ def test_a_name_in_use_for_another_grid_is_refused_with_the_difference(
     assert make_plan([*words, "variant=relu,gelu"], tmp_path, name="mine").sweep_id == "mine"
 
 
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ("relu,gelu,swiglu", r"1 runs new and 0 gone;.*\n  \+ \S.*$"),
+        ("relu", r"0 runs new and 1 gone;.*\n  - \S.*$"),
+    ],
+)
+def test_a_name_in_use_is_refused_for_more_or_less_of_a_grid(
+    grid: str, said: str, words: list[str], tmp_path: Path
+) -> None:
+    make_plan([*words, "variant=relu,gelu"], tmp_path, name="mine")
+    with pytest.raises(ConfigError, match=said):
+        make_plan([*words, f"variant={grid}"], tmp_path, name="mine")
+
+
+def test_a_long_difference_is_cut_and_counted(words: list[str], tmp_path: Path) -> None:
+    make_plan([*words, "seed=0"], tmp_path, name="mine")
+    with pytest.raises(ConfigError, match="12 runs new and 1 gone") as caught:
+        make_plan([*words, "seed=range(1,13)"], tmp_path, name="mine")
+    lines = str(caught.value).splitlines()
+    assert [line.strip()[0] for line in lines[1:]] == ["+"] * 8 + ["-", "…"]
+    assert lines[-1] == "  … and 4 more"
+
+
 @pytest.mark.parametrize("word", ["train.log_every=1,2", "train.threads=1,2"])
 def test_two_cells_that_are_one_run_are_refused(word: str, words: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the same run twice"):
@@ -84,6 +111,8 @@ def test_a_cell_that_cannot_run_refuses_the_sweep_before_anything_is_written(
         make_plan([*words, "model.d_model=48,33"], tmp_path)
     with pytest.raises(ConfigError, match="match=params"):
         make_plan([*words, "match.multiple_of=1,256"], tmp_path)
+    with pytest.raises(ConfigError, match="slu"):
+        make_plan([*words, "variant.gate=silu,slu"], tmp_path)
     assert not (tmp_path / "sweeps").exists()
 
 
@@ -113,26 +142,27 @@ def test_a_prefix_of_two_plans_or_of_none_is_refused(two_plans: list[Plan], tmp_
 
 
 @pytest.mark.parametrize(
-    "record",
+    ("record", "said"),
     [
-        {},
-        {"runs": 3},
-        {"runs": [{"run_id": "x"}]},
-        {"runs": [{"run_id": "x", "words": 3}]},
-        {"runs": ["x"]},
-        {"runs": [{"run_id": "../../evil", "words": []}]},
-        {"runs": [{"run_id": "/etc", "words": []}]},
-        {"runs": [{"run_id": "..", "words": []}]},
-        {"runs": [{"run_id": "", "words": []}]},
-        {"runs": [{"run_id": "x", "words": ["--plugin=x.py"], "identity": {}}]},
-        {"runs": [{"run_id": "x", "words": ["x.py"], "identity": {}}]},
+        ({}, "not a plan"),
+        ({"runs": 3}, "not a plan"),
+        ({"runs": [{"run_id": "x"}]}, "not a plan"),
+        ({"runs": [{"run_id": "x", "words": 3, "identity": {}}]}, "not a plan"),
+        ({"runs": ["x"]}, "not a plan"),
+        ({"runs": [{"run_id": "../../evil", "words": [], "identity": {}}]}, "not a run id"),
+        ({"runs": [{"run_id": "/etc", "words": [], "identity": {}}]}, "not a run id"),
+        ({"runs": [{"run_id": "..", "words": [], "identity": {}}]}, "not a run id"),
+        ({"runs": [{"run_id": ".hidden", "words": [], "identity": {}}]}, "not a run id"),
+        ({"runs": [{"run_id": "", "words": [], "identity": {}}]}, "not a run id"),
+        ({"runs": [{"run_id": "x", "words": ["--plugin=x.py"], "identity": {}}]}, "not a setting"),
+        ({"runs": [{"run_id": "x", "words": ["x.py"], "identity": {}}]}, "not a setting"),
     ],
 )
 def test_a_plan_that_is_none_or_leaves_the_folder_is_refused(
-    record: dict[str, object], tmp_path: Path
+    record: dict[str, object], said: str, tmp_path: Path
 ) -> None:
     write_record(tmp_path / "plan.json", record)
-    with pytest.raises(DataError, match=r"plan\.json"):
+    with pytest.raises(DataError, match=rf"plan\.json: .*{said}"):
         load_plan(tmp_path)
 
 
@@ -185,3 +215,48 @@ def test_a_thousand_runs_are_planned_and_skipped_with_few_files_open(
         assert sum(again.run(planned).outcome() == "complete" for planned in again.runs) == 900
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["variant=relu,swiglu_oai", "optim=adamw,muon", "seed=0,1"],
+        ["variant=xielu", "optim=adafactor", "match=params,width"],
+        ["variant=geglu", "match=none", "match.d_ff=96,128", "init=moment"],
+        ["variant=swish_beta", "variant.activation_args.beta=0.5,2", "optim.lr=1e-3,2e-3"],
+    ],
+)
+def test_a_resolved_run_is_the_planned_one_whatever_the_machine_and_configs_say(
+    more: list[str], words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text,) = (Path(word.partition("=")[2]) for word in words if word.startswith("data.files="))
+    monkeypatch.chdir(text.parent)
+    kept = [w for w in words if not w.startswith(("data.files", "train.precision", "train.compile"))]
+    plan = make_plan([*kept, f"data.files={text.name}", *more], tmp_path)
+    commands = {planned.run_id: spell_config(resolve_run(plan, planned)) for planned in plan.runs}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(composing, "find_config_root", lambda: tmp_path / "elsewhere")
+    monkeypatch.setattr("glu_bench.device.has_bf16", lambda device: True)
+    monkeypatch.setattr("glu_bench.device.find_missing_compiler", lambda device: None)
+    for run_id, command in commands.items():
+        assert [planned.run_id for planned in make_plan(command, tmp_path).runs] == [run_id]
+
+
+def test_a_run_that_the_files_no_longer_give_is_not_resolved_to_another(
+    words: list[str], tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    (own / "variant").mkdir(parents=True)
+    text = "name: mine\nfamily: own\nformula: tanh(g) * u\nsource: me\ngated: true\ngate: tanh\n"
+    (own / "variant" / "mine.yaml").write_text(text)
+    made = make_plan([*words, "variant=mine"], tmp_path, config_dir=own)
+    plan = load_plan(made.folder)
+    (planned,) = plan.runs
+    assert resolve_run(plan, planned, own) == resolve_run(made, made.runs[0])
+    (own / "variant" / "mine.yaml").write_text(text.replace("gate: tanh", "gate: relu"))
+    with pytest.raises(ConfigError, match=r"variant.gate was 'tanh' when .* and is 'relu' now"):
+        resolve_run(plan, planned, own)
+    assert resolve_run(made, made.runs[0]).variant.gate == "tanh"
+    list(train_run(resolve_run(made, made.runs[0]), tmp_path, StopRequest()))
+    assert resolve_run(plan, planned, own).variant.gate == "tanh"  # as its folder has it

@@ -17,10 +17,34 @@ from tests.study.test_slurm import LONG, await_true, find_process
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
 
 
-@pytest.mark.slow
-def test_a_sweep_through_ray_with_a_run_killed(tiny_words: list[str], tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def needs_ray() -> None:
+    """Skips where the extra is not installed."""
     pytest.importorskip("ray", reason="the extra ray")
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="the extra ray")
+
+
+@pytest.mark.slow
+def test_a_tuned_sweep_submits_again_and_again(tiny_words: list[str], tmp_path: Path) -> None:
+    command = command_line("sweep", *tiny_words, "variant=relu", "seed=0", "--run-timeout", "200")
+    command += ["--tune", "optim.lr=2e-3,4e-3", "--tune-seeds", "100", "--name", "t", "--json", "--quiet"]
+    command += ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=command_env(**LOOPBACK),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["complete"] == 1
+    assert len(list_runs(tmp_path / "outputs")) == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_through_ray_with_a_run_killed(tiny_words: list[str], tmp_path: Path) -> None:
     keys = {word.split("=")[0] for word in LONG}
     settings = [*LONG, *(word for word in tiny_words if word.split("=")[0] not in keys), "seed=0,1,2,3"]
     output = tmp_path / "outputs"

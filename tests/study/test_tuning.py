@@ -13,8 +13,9 @@ from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.record import read_record, write_record
 from glu_bench.study.compare import compare_runs
-from glu_bench.study.plan import Plan
+from glu_bench.study.plan import Plan, make_plan, resolve_run
 from glu_bench.study.tuning import Tuning, choose_values, list_tuned, make_request, widen
+from glu_bench.words import spell_config
 from tests.conftest import Command
 
 Losses = Callable[[str, float, int], float | None]
@@ -59,6 +60,9 @@ def test_every_arm_gets_the_same_grid_and_its_own_best(words: list[str], tmp_pat
     plan = tuning.confirm(choices)
     made = [(p.config.variant.name, p.config.seed, p.config.optim.lr) for p in plan.runs if p.config]
     assert made == [("gelu", 0, 2e-3), ("gelu", 1, 2e-3), ("swiglu", 0, 4e-3), ("swiglu", 1, 4e-3)]
+    for planned in plan.runs:  # the chosen rate is in the resolved run
+        again = make_plan(spell_config(resolve_run(plan, planned)), tmp_path)
+        assert [each.run_id for each in again.runs] == [planned.run_id]
     record = read_record(plan.folder / "tuning.json")
     assert set(record["runs"]) == {planned.run_id for planned in plan.runs}
     assert len(record["arms"][0]["curve"]) == 3
@@ -82,18 +86,55 @@ def test_an_arm_that_finished_nowhere_is_said(words: list[str], tmp_path: Path) 
         tuning.choose(pretend(lambda variant, rate, seed: None if variant == "gelu" else 1.0), wider=False)
 
 
+@pytest.mark.parametrize("best", [{"gelu": 2e-3, "swiglu": 8e-3}, {"gelu": 8e-3, "swiglu": 2e-3}])
 def test_widening_adds_a_value_beyond_for_every_arm_until_none_ends_the_grid(
-    words: list[str], tmp_path: Path
+    best: dict[str, float], words: list[str], tmp_path: Path
 ) -> None:
     tuning = make_tuning(words, tmp_path)
-    choices = tuning.choose(pretend(bowl({"gelu": 2e-3, "swiglu": 8e-3})), wider=True)
-    assert [choice.chosen["optim.lr"] for choice in choices] == ["0.002", "0.008"]
+    choices = tuning.choose(pretend(bowl(best)), wider=True)
+    assert [choice.chosen["optim.lr"] for choice in choices] == [f"{rate:g}" for rate in best.values()]
     assert all(len(choice.curve) == 5 for choice in choices)  # 0.008, then 0.016 shows that it was the best
     assert not any(choice.edges for choice in choices)
     # the same command again finds the wider grid and the same choice
-    again = make_tuning(words, tmp_path).choose(pretend(bowl({"gelu": 2e-3, "swiglu": 8e-3})), wider=False)
+    again = make_tuning(words, tmp_path).choose(pretend(bowl(best)), wider=False)
     assert [(c.arm, c.chosen) for c in again] == [(c.arm, c.chosen) for c in choices]
     assert not any(choice.edges for choice in again)
+
+
+def test_widening_ends_and_says_that_the_best_is_still_at_the_end(words: list[str], tmp_path: Path) -> None:
+    choices = make_tuning(words, tmp_path).choose(pretend(bowl({"gelu": 1.0, "swiglu": 2e-3})), wider=True)
+    assert [len(choice.curve) for choice in choices] == [7, 7]  # of three values and four times one more
+    assert [(choice.chosen["optim.lr"], choice.edges) for choice in choices] == [
+        ("0.064", {"optim.lr": "high"}),
+        ("0.002", {}),
+    ]
+
+
+def test_values_of_an_earlier_tuning_count_where_the_grid_ends(words: list[str], tmp_path: Path) -> None:
+    execute = pretend(bowl({"gelu": 2e-3, "swiglu": 4e-3}))
+    make_tuning(words, tmp_path, "optim.lr=1e-3,2e-3,4e-3,8e-3").choose(execute, wider=False)
+    choices = make_tuning(words, tmp_path).choose(execute, wider=False)
+    assert [choice.chosen["optim.lr"] for choice in choices] == ["0.002", "0.004"]
+    assert not any(choice.edges for choice in choices)
+
+
+def test_the_end_of_a_grid_is_that_of_its_numbers_not_of_their_spelling(
+    words: list[str], tmp_path: Path
+) -> None:
+    tuning = make_tuning(words, tmp_path, "optim.lr=1e-5,1e-3,2e-3")
+    choices = tuning.choose(pretend(bowl({"gelu": 1e-5, "swiglu": 1e-3})), wider=False)
+    assert [choice.edges for choice in choices] == [{"optim.lr": "low"}, {}]
+
+
+def test_runs_of_an_earlier_choice_are_no_longer_called_tuned(words: list[str], tmp_path: Path) -> None:
+    for best in (2e-3, 4e-3):
+        tuning = make_tuning(words, tmp_path, "optim.lr=1e-3,2e-3,4e-3,8e-3")
+        plan = tuning.confirm(tuning.choose(pretend(bowl({"gelu": best, "swiglu": 2e-3})), wider=False))
+    assert len(plan.runs) == 6
+    earlier = {p.run_id for p in plan.runs if {"variant=gelu", "optim.lr=0.002"} <= set(p.words)}
+    assert len(earlier) == 2
+    marked = set(read_record(plan.folder / "tuning.json")["runs"])
+    assert marked == {planned.run_id for planned in plan.runs} - earlier
 
 
 @pytest.mark.parametrize(
