@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,7 +92,7 @@ def compare(
     elif methods or bibtex:
         _print_paper(tables, form, methods, bibtex)
     else:
-        left_out = _print_tables(tables, form, chosen)
+        left_out = _print_tables(tables, form, chosen, is_all=columns == "all")
         if not quiet:
             _print_notes(tables, left_out)
     if drawn and not quiet:
@@ -176,34 +175,47 @@ def _print_paper(tables: list[Comparison], form: str, methods: bool, bibtex: boo
     print_text("\n".join([*parts, *([write_bibtex(*list_papers(known))] if bibtex else [])]))
 
 
-def _print_tables(tables: list[Comparison], form: str, chosen: Sequence[Column] | None) -> list[str]:
-    """Prints all tables; the keys of default columns that did not fit the terminal."""
-    from glu_bench.show.columns import choose_columns, list_defaults, sort_columns
-    from glu_bench.show.comparison import print_comparison
+def _print_tables(
+    tables: list[Comparison], form: str, chosen: list[Column] | None, is_all: bool
+) -> list[str]:
+    """Prints all tables; the keys of default columns that did not fit the terminal.
+
+    `is_all`: people see no column that is empty for every arm; files have all.
+    """
+    from glu_bench.show.columns import choose_columns, drop_empty, list_defaults
+    from glu_bench.show.comparison import PIPED_WIDTH, fit_columns, print_comparison
     from glu_bench.show.console import make_stdout, print_text
     from glu_bench.show.csv_table import write_csv
     from glu_bench.show.latex_table import PREAMBLE, write_latex
     from glu_bench.show.markdown_table import write_markdown
 
     if form == "table":
-        stdout = make_stdout()
-        keys = [key for table in tables for key in print_comparison(stdout, table, chosen)]
+        stdout, keys = make_stdout(), []
+        for table in tables:
+            shown = drop_empty(chosen, table) if chosen and is_all else chosen
+            keys += print_comparison(stdout, table, shown)
         return list(dict.fromkeys(keys))
     if form == "csv":
         print_text(write_csv(tables, chosen or choose_columns("all")))
         return []
     write = write_latex if form == "latex" else write_markdown
-    written = [write(table, chosen or sort_columns(list_defaults(table))) for table in tables]
+    written = []
+    for table in tables:
+        shown = drop_empty(chosen, table) if chosen and is_all else chosen
+        written.append(write(table, shown or fit_columns(table, list_defaults(table), PIPED_WIDTH)))
     print_text((PREAMBLE if form == "latex" else "") + "\n".join(written))
     return []
 
 
 def _print_notes(tables: list[Comparison], left_out: list[str]) -> None:
+    from glu_bench.show.comparison import wrap_prose
     from glu_bench.show.console import make_stderr, plain
 
     stderr = make_stderr()
     if left_out:
-        stderr.print(plain(f"note: no room for {', '.join(left_out)}; --columns all shows them"))
+        said = f"note: no room for {', '.join(left_out)}; --columns all shows them"
+        for line in wrap_prose(said, stderr.width) if stderr.is_terminal else [said]:
+            stderr.print(plain(line))
     for table in tables:
         for warning in table.warnings:
             stderr.print(plain(f"note: {warning}"))

@@ -37,7 +37,7 @@ def list_columns() -> dict[str, Column]:
 
 
 def choose_columns(text: str) -> list[Column]:
-    """The columns that `--columns` names, in its order; all of them for "all".
+    """The columns that `--columns` names, in its order; for "all" every one, parts of `n` once.
 
     Raises: ConfigError for a key that is none.
     """
@@ -137,7 +137,7 @@ def _ratio(value: float) -> str:
 
 
 WITHIN_N = ("n_finished", "n_planned", "n_diverged")
-NATS = "nats/token"
+NATS = "nats"
 _ALL = (
     _text("arm", "arm"),
     Column(
@@ -181,7 +181,7 @@ _ALL = (
     _number("match_residual", "residual", "", lambda share: f"{share:+.2%}"),
     _number("flops_per_token", "FLOPs/token", "", si),
     _number("tokens_per_s", "tokens/s", "", si),
-    _number("peak_bytes", "memory", "bytes", si),
+    _number("peak_bytes", "memory", "", lambda n_bytes: f"{si(n_bytes)}B"),
     _number("speedup.compute", "speedup", "compute", _ratio),
     _interval("speedup.compute_ci95", "95 % of speedup", "compute", _ratio),
     _number("speedup.wall", "speedup, time", "wall clock", _ratio),

@@ -37,14 +37,18 @@ def print_comparison(stdout: Console, comparison: Comparison, columns: Sequence[
         parts = [list(columns)]
     else:
         parts = split_columns(comparison, columns, width if stdout.is_terminal else UNLIMITED)
-    for part in parts:
+    for at, part in enumerate(parts):
         table = render_comparison(comparison, part)
+        if at:
+            table.title = None
         if not stdout.is_terminal:
             stdout.width = max(stdout.width, measure_width(table))
         stdout.print(table)
-    for line in (*say_legend(comparison, columns), comparison.verdict):
-        for filled in textwrap.wrap(show_controls(line), width, break_on_hyphens=False):
-            stdout.print(plain(filled))
+    for line in say_legend(comparison, columns):
+        for wrapped in wrap_prose(line, width):
+            stdout.print(plain(wrapped, style="dim"))
+    for wrapped in wrap_prose(comparison.verdict, width):
+        stdout.print(plain(wrapped, style="bold"))
     return left_out
 
 
@@ -59,6 +63,11 @@ def render_comparison(comparison: Comparison, columns: Sequence[Column]) -> Tabl
     for arm in comparison.arms:
         table.add_row(*(plain(column.write(arm, comparison)) for column in columns))
     return table
+
+
+def wrap_prose(text: str, width: int) -> list[str]:
+    """Lines no longer than the width, broken between words."""
+    return textwrap.wrap(show_controls(text), width, break_on_hyphens=False)
 
 
 def measure_width(table: Table) -> int:
@@ -103,13 +112,14 @@ def say_legend(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
     n_arms = sum(arm.p_raw is not None for arm in comparison.arms)
     if "p_holm" in keys and n_arms:
         meanings.append(f"p: Holm over {n_arms} arms against {comparison.baseline}")
-    return [*(["; ".join(meanings)] if meanings else []), f"test: {say_test(comparison)}"]
+    return [*(["; ".join(meanings)] if meanings else []), say_test(comparison)]
 
 
 def say_test(comparison: Comparison) -> str:
-    """The primary test, and what pairing by seed bought: 1 / (1 - r) times the seeds."""
+    """The primary test, and what pairing bought: unpaired, 1 / (1 - r) times the seeds would see as much."""
+    test = comparison.test.replace(" degrees of freedom", " df")
     correlation = comparison.seed_correlation
     if correlation is None:
-        return comparison.test
-    bought = "bought nothing" if correlation <= 0 else f"bought a factor of {1 / (1 - correlation):.3g}"
-    return f"{comparison.test}; runs of one seed correlate {correlation:.2f}, so pairing {bought}"
+        return f"test: {test}"
+    factor = f"a factor of {1 / (1 - correlation):.3g} in seeds" if correlation > 0 else "nothing"
+    return f"{test}; seeds correlate {correlation:.2f}: pairing bought {factor}"

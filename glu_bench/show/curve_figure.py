@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from glu_bench.errors import DataError, show_controls
 from glu_bench.show.figure import check_figure, save_figure
@@ -18,23 +19,24 @@ if TYPE_CHECKING:
 
 # Okabe and Ito 2008, Color Universal Design, less the yellow, faint on white; black is the baseline's
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES: tuple[tuple[float, Sequence[float] | None], ...] = (  # dashes, so that a print in grey works too
-    (0, None),
+Style = Literal["-"] | tuple[float, Sequence[float]]
+STYLES: tuple[Style, ...] = (  # dashes, so that a print in grey works too
+    "-",
     (0, (5, 2)),
     (0, (6, 2, 1, 2)),
     (0, (1, 1.5)),
     (0, (3, 1, 1, 1, 1, 1)),
     (0, (8, 3)),
 )
-SOLID = STYLES[0]
 BASELINE = "black"
 OTHERS = "0.75"
+_SECONDS: Callable[[Point], float | None] = attrgetter("elapsed_s")
 PANELS: tuple[tuple[str, Callable[[Point], float | None]], ...] = (
     ("training tokens", lambda point: float(point.tokens)),
     ("training FLOPs", lambda point: point.flops),
-    ("seconds of training", lambda point: point.elapsed_s),
+    ("seconds of training", _SECONDS),
 )
-STEEP_SHARE = 0.1  # of the budget: what lies above the losses after it may leave the axes
+STEEP_SHARE = 0.25  # of the budget: what lies above the losses after it may leave the axes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class _Look:
 
     label: str
     colour: str
-    style: tuple[float, Sequence[float] | None]
+    style: Style
     width: float
     in_front: bool
 
@@ -60,6 +62,7 @@ def write_curves(path: Path, comparison: Comparison, curves: Sequence[ArmCurve])
     if not curves:
         raise DataError("--figure: no run of this table logged a held-out loss")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
 
     looks = _choose_looks(curves, comparison.baseline)
     figure = Figure(figsize=(9.0, 7.2), layout="constrained")
@@ -68,7 +71,10 @@ def write_curves(path: Path, comparison: Comparison, curves: Sequence[ArmCurve])
         _draw_losses(axes, curves, looks, place)
         axes.set_xlabel(name)
         axes.set_ylabel("validation loss, nats/token")
+        if place is not _SECONDS:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _draw_differences(grid[1, 1], curves, looks)
+    grid[1, 1].xaxis.set_major_formatter(EngFormatter(sep=""))
     grid[1, 1].set_xlabel(PANELS[0][0])
     grid[1, 1].set_ylabel(f"minus {show_controls(comparison.baseline)}, nats/token", parse_math=False)
     figure.suptitle(show_controls(comparison.setting), fontsize=10, parse_math=False, wrap=True)
@@ -88,12 +94,12 @@ def _choose_looks(curves: Sequence[ArmCurve], baseline: str) -> dict[str, _Look]
         looks[arm] = _Look(
             label=arm,
             colour=PALETTE[at] if known else OTHERS,
-            style=STYLES[at] if known else SOLID,
+            style=STYLES[at] if known else "-",
             width=1.6 if known else 0.7,
             in_front=known,
         )
     looks[baseline] = _Look(
-        label=f"{baseline} (baseline)", colour=BASELINE, style=SOLID, width=1.6, in_front=True
+        label=f"{baseline} (baseline)", colour=BASELINE, style="-", width=1.6, in_front=True
     )
     return looks
 
@@ -180,5 +186,7 @@ def _add_legend(figure: object, curves: Sequence[ArmCurve], looks: dict[str, _Lo
         labels.append(f"{n_grey} other arm{'s' if n_grey > 1 else ''}")
     labels = [f" {label}" if label.startswith("_") else label for label in labels]  # "_x" would be left out
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend.set_title("bands: all seeds; of differences, 95 % t interval at each evaluation")
+    legend.get_title().set_fontsize(8)
     for text in legend.get_texts():
         text.set_parse_math(False)

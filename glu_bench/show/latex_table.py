@@ -47,7 +47,8 @@ def write_latex(comparison: Comparison, columns: Sequence[Column]) -> str:
         shown = shown if bearer else list(columns)
     caption = f"{comparison.setting}. {comparison.verdict}"
     if comparison.test:
-        caption += f" Test: {say_test(comparison)}."
+        said = say_test(comparison)
+        caption += f" {said[0].upper()}{said[1:]}."
     if bearer:
         caption += " Arms that share a letter are not separable."
     lines = [

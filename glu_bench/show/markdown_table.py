@@ -23,7 +23,7 @@ def write_markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows))
     parts = [f"### {escape_markdown(comparison.setting)}", table, write_paragraph(comparison.verdict)]
     if comparison.test:
-        parts.append(f"Test: {escape_markdown(say_test(comparison))}.")
+        parts.append(write_paragraph(f"{say_test(comparison)}."))
     return "\n\n".join(parts) + "\n"
 
 

@@ -92,7 +92,7 @@ def _say_runs(comparison: Comparison, methods: Methods) -> Iterator[Sentence]:
     text = _same(c.data.corpus for c in configs)
     tokenizer = _same("UTF-8 bytes" if c.tokenizer.kind == "byte" else c.tokenizer.kind for c in configs)
     batch = _same(f"{c.train.batch_size} sequences of {c.model.seq_len}" for c in configs)
-    yield [f"Text: {text}, tokenised as {tokenizer}, split by document into training, validation and test."]
+    yield [f"Text: {text}, tokenised as {tokenizer}, split into training, validation and test."]
     precision = _same(c.train.precision for c in configs)
     steps = f"{_span(results, 'steps')} steps of {batch} tokens in {precision}"
     yield [f"Budget: {_span(results, 'tokens')} training tokens, {steps}."]
@@ -102,10 +102,8 @@ def _say_runs(comparison: Comparison, methods: Methods) -> Iterator[Sentence]:
     yield [f"Hidden matrices start {_same(_say_init(c) for c in configs)}."]
     n_tokens = f" of {_span(results, 'n_test_tokens')} tokens" if comparison.split == "test" else ""
     windows = f"windows of {_span(results, 'window')}, stride {_span(results, 'stride')}"
-    yield [
-        f"A run's result is its mean next-token loss on the {comparison.split} split{n_tokens}, in nats per "
-        + f"token ({windows}, every token but the first scored once), after the last step, not at the best one."
-    ]
+    yield [f"The loss is the mean over the next tokens of the {comparison.split} split{n_tokens}, in nats."]
+    yield [f"It is measured after the last step, not at the best one, in one pass ({windows})."]
 
 
 def _say_match(configs: list[Config], results: list[dict[str, Any]]) -> str:
@@ -258,7 +256,11 @@ def _say_device(environment: dict[str, Any]) -> str:
         return str(environment["gpu"]) + (f" (CUDA {cuda})" if cuda else "")
     cpu = environment.get("cpu")
     n_threads = environment.get("n_threads")
-    return f"{cpu}" + (f", {n_threads} threads a run" if n_threads else "") if cpu else ""
+    return (
+        f"{cpu}" + (f", {n_threads} thread{'s' if n_threads > 1 else ''} a run" if n_threads else "")
+        if cpu
+        else ""
+    )
 
 
 def _same(values: Iterable[str]) -> str:
