@@ -108,10 +108,12 @@ def say_legend(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
     keys = {column.key for column in columns}
     meanings = []
     if "letters" in keys:
-        meanings.append(f"arms that share a letter are not separable (Holm over {n_pairs} pairs)")
+        family = f" (Holm over {n_pairs} pairs)" if n_pairs > 1 else ""
+        meanings.append(f"arms that share a letter are not separable{family}")
     n_arms = sum(arm.p_raw is not None for arm in comparison.arms)
     if "p_holm" in keys and n_arms:
-        meanings.append(f"p: Holm over {n_arms} arms against {comparison.baseline}")
+        family = f"Holm over {n_arms} arms " if n_arms > 1 else ""
+        meanings.append(f"p: {family}against {comparison.baseline}")
     return [*(["; ".join(meanings)] if meanings else []), say_test(comparison)]
 
 

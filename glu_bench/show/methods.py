@@ -192,13 +192,16 @@ def _say_tests(comparison: Comparison) -> Iterator[Sentence]:
     else:
         sentence = ["Differences are tested, two-sided, by Welch's t", find_papers("Welch 1947")]
     n_arms = sum(arm.p_raw is not None for arm in comparison.arms)
-    families = f"{n_arms} arms against the baseline and all {len(made)} pairs"
-    yield [
-        *sentence,
-        "; p-values are adjusted by Holm's method",
-        find_papers("Holm 1979"),
-        f" within two families, {families}, at a family-wise error of 5 %.",
-    ]
+    if len(made) == 1:
+        yield [*sentence, "; with one pair there is nothing to adjust."]
+    else:
+        families = f"{n_arms} arms against the baseline and all {len(made)} pairs"
+        yield [
+            *sentence,
+            "; p-values are adjusted by Holm's method",
+            find_papers("Holm 1979"),
+            f" within two families, {families}, at a family-wise error of 5 %.",
+        ]
     yield [
         "Arms that share a letter",
         find_papers("Piepho 2004"),

@@ -93,6 +93,10 @@ def test_what_pairing_bought_is_the_ratio_of_variances() -> None:
 def test_the_legend_explains_what_is_shown_alone() -> None:
     table = make_comparison()
     assert say_legend(table, choose_columns("arm,mean_loss_nats")) == [say_test(table)]
+    two_arms = make_comparison({"gelu": (1.0, 1.1), "relu": (1.1, 1.25)})
+    assert say_legend(two_arms, list_defaults(two_arms))[0] == (
+        "arms that share a letter are not separable; p: against gelu"
+    )
     one_seed = make_comparison({"gelu": (1.0,), "relu": (1.1,)})
     assert say_legend(one_seed, list_defaults(one_seed)) == []
 
