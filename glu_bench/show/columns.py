@@ -180,6 +180,8 @@ _ALL = (
     _number("n_ffn_params", "FFN params", "", si),
     _number("match_residual", "residual", "", lambda share: f"{share:+.2%}"),
     _number("flops_per_token", "FLOPs/token", "", si),
+    _number("forward_flops_per_token", "forward", "FLOPs/token", si),
+    _number("ffn_saved_bytes_per_token", "kept/token", "", lambda n_bytes: f"{si(n_bytes)}B"),
     _number("tokens_per_s", "tokens/s", "", si),
     _number("peak_bytes", "memory", "", lambda n_bytes: f"{si(n_bytes)}B"),
     _number("speedup.compute", "speedup", "compute", _ratio),

@@ -24,7 +24,8 @@ def test_every_number_of_the_interface_has_a_column() -> None:
     fixed = (
         "arm n_finished n_planned n_diverged mean_loss_nats sd_loss_nats ci95 perplexity bits_per_byte "
         "difference_nats difference_ci95 p_raw p_holm verdict letters n_params n_ffn_params match_residual "
-        "flops_per_token tokens_per_s peak_bytes speedup.compute speedup.compute_ci95 speedup.wall "
+        "flops_per_token forward_flops_per_token "
+        "ffn_saved_bytes_per_token tokens_per_s peak_bytes speedup.compute speedup.compute_ci95 speedup.wall "
         "speedup.wall_ci95 n"
     )
     assert set(list_columns()) == set(fixed.split())
