@@ -6,7 +6,8 @@ import functools
 import re
 from dataclasses import dataclass
 
-from glu_bench.config import find_config_root, read_yaml
+from glu_bench.config import find_config_root
+from glu_bench.yaml_file import read_yaml
 
 ARXIV = re.compile(r"\b(\d{4}\.\d{4,5})\b")
 
