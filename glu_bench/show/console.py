@@ -45,6 +45,12 @@ def plain(text: object, style: str = "") -> Text:
     return Text(show_controls(str(text)), style=style)
 
 
+def print_text(text: str) -> None:
+    """Text for a file on stdout, to the letter: no wrapping, no colour, a `?` for what has no code there."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, errors="replace").decode(encoding))
+
+
 def print_json(value: dict[str, Any]) -> None:
     """One strict JSON object on stdout, schema_version first."""
     as_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from glu_bench.evaluate.loss import HeldOutLoss, perplexity
 from glu_bench.show.console import plain
-from glu_bench.show.numbers import duration, fixed, p_text, perplexity_text, si
-
-if TYPE_CHECKING:
-    from glu_bench.study.compare import Comparison  # whose statistics few tables need
+from glu_bench.show.numbers import duration, fixed, perplexity_text, si
 
 
 def make_table(title: str, columns: Sequence[str], left: int = 1) -> Table:
@@ -68,41 +65,6 @@ def render_result(record: Mapping[str, Any]) -> Table:
 def _span(values: Sequence[float] | None) -> str:
     """First and last of the layers' numbers; runs of an early version have none."""
     return "not recorded" if not values else " to ".join(f"{v:.3g}" for v in (values[0], values[-1]))
-
-
-def render_comparison(comparison: Comparison) -> Table:
-    """One table of arms, best first."""
-    table = make_table(
-        comparison.setting,
-        (
-            *("arm", "n", "loss", "sd", "", f"{comparison.split} ppl", "bits/byte"),
-            *(f"vs {comparison.baseline}", "95 % interval", "p (Holm)"),
-            *("FFN params", "residual", "FLOPs/token", "tokens/s"),
-        ),
-    )
-    for arm in comparison.arms:
-        n = str(arm.n_finished) if arm.n_finished == arm.n_planned else f"{arm.n_finished}/{arm.n_planned}"
-        table.add_row(
-            plain(arm.arm),
-            n + (f" ({arm.n_diverged} diverged)" if arm.n_diverged else ""),
-            fixed(arm.mean_loss_nats),
-            fixed(arm.sd_loss_nats),
-            arm.letters,
-            "-" if arm.mean_loss_nats is None else perplexity_text(arm.perplexity),
-            fixed(arm.bits_per_byte),
-            "baseline" if arm.arm == comparison.baseline else fixed(arm.difference_nats, sign=True),
-            _interval(arm.difference_ci95),
-            p_text(arm.p_holm),
-            si(arm.n_ffn_params),
-            "-" if arm.match_residual is None else f"{arm.match_residual:+.2%}",
-            si(arm.flops_per_token),
-            si(arm.tokens_per_s),
-        )
-    return table
-
-
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "-" if ends is None else f"{fixed(ends[0], sign=True)} to {fixed(ends[1], sign=True)}"
 
 
 def render_evaluations(found: Iterable[tuple[str, HeldOutLoss]]) -> Table:

@@ -80,6 +80,7 @@ class Comparison:
     left_out: list[str]
     warnings: list[str]
     verdict: str
+    tuned: tuple[str, ...] = ()  # keys that a recorded tuning chose, arm by arm
     test: str = ""  # the primary test in words
     pairs: list[Pair] = field(default_factory=list)
     detectable_nats: float | None = None  # the smallest difference these seeds see with 80 % power
@@ -197,6 +198,7 @@ def _tabulate(
         left_out=left_out,
         warnings=sorted(warnings),
         verdict="no arm has a finished run: nothing to compare",
+        tuned=members[0].tuned,
     )
     return add_findings(table, found) if found else table
 

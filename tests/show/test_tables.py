@@ -58,7 +58,8 @@ def test_hostile_text_in_any_cell_or_title_stays_text(width: int, finished_run: 
 
 
 def test_a_comparison_with_gaps_is_rendered() -> None:
-    from glu_bench.show.tables import render_comparison
+    from glu_bench.show.columns import choose_columns
+    from glu_bench.show.comparison import render_comparison
     from glu_bench.study.compare import Arm, Comparison
 
     def empty(kind: type) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def test_a_comparison_with_gaps_is_rendered() -> None:
     arm = Arm(**{**empty(Arm), **counts, "arm": HOSTILE})
     lists = {"arms": [arm], "left_out": [], "warnings": []}
     words = {"setting": HOSTILE, "baseline": "gelu", "split": "test", "verdict": HOSTILE}
-    out = shown(render_comparison(Comparison(**{**empty(Comparison), **lists, **words})))
+    table = Comparison(**{**empty(Comparison), **lists, **words})
+    out = shown(render_comparison(table, choose_columns("all")), 400)
     assert "0/3 (3 diverged)" in out
     assert "\x1b" not in out
