@@ -51,6 +51,12 @@ def compare(
         ),
     ] = None,
     form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS[:-1])} or latex.")] = "table",
+    blocks: Annotated[
+        bool,
+        typer.Option(
+            "--blocks", help="Also where each arm wins: by token frequency, context, stretch of text."
+        ),
+    ] = False,
     methods: Annotated[
         bool, typer.Option("--methods", help="Print the paragraph for a paper instead.")
     ] = False,
@@ -78,6 +84,8 @@ def compare(
         raise ConfigError(f"--split {split}: val or test")
     if form not in FORMATS:
         raise ConfigError(f"--format {form}: one of {', '.join(FORMATS)}{suggest(form, FORMATS)}")
+    if blocks and (form not in ("table", "json") or methods or bibtex):
+        raise ConfigError("--blocks: goes with the table or JSON alone")
     if as_json and form not in ("table", "json"):
         raise ConfigError(f"--json and --format {form}: one of the two")
     chosen = None if columns is None else choose_columns(columns)
@@ -88,11 +96,13 @@ def compare(
     if as_json:
         form = "json"
     if form == "json":
-        _print_json(tables, methods, bibtex)
+        _print_json(tables, methods, bibtex, blocks)
     elif methods or bibtex:
         _print_paper(tables, form, methods, bibtex)
     else:
         left_out = _print_tables(tables, form, chosen, is_all=columns == "all")
+        if blocks:
+            _print_blocks(tables)
         if not quiet:
             _print_notes(tables, left_out)
     if drawn and not quiet:
@@ -146,13 +156,29 @@ def _draw(figure: Path, tables: list[Comparison]) -> list[Path]:
     return paths
 
 
-def _print_json(tables: list[Comparison], methods: bool, bibtex: bool) -> None:
+def _print_blocks(tables: list[Comparison]) -> None:
+    """Where arms win, below the tables."""
+    from glu_bench.show.console import make_stdout
+    from glu_bench.show.slices import render_slices
+    from glu_bench.study.slices import slice_arms
+
+    for table in tables:
+        for each in render_slices(slice_arms(table), table.baseline):
+            make_stdout().print(each)
+
+
+def _print_json(tables: list[Comparison], methods: bool, bibtex: bool, blocks: bool) -> None:
     from glu_bench.show.bibtex import write_bibtex
     from glu_bench.show.console import print_json
     from glu_bench.show.methods import list_papers, write_methods
     from glu_bench.study.methods import read_methods
 
     value = {"tables": [dataclasses.asdict(table) for table in tables]}
+    if blocks:
+        from glu_bench.study.slices import slice_arms
+
+        for written, table in zip(value["tables"], tables, strict=True):
+            written["blocks"] = [dataclasses.asdict(each) for each in slice_arms(table)]
     if methods or bibtex:
         known = [(table, read_methods(table)) for table in tables]
         if methods:

@@ -136,6 +136,23 @@ def _ratio(value: float) -> str:
     return f"{value:.3g}x"
 
 
+def _speedup(name: str, header: str, unit: str) -> Column:
+    """A ratio or, where there is none, its bound."""
+
+    def read(arm: Arm) -> tuple[Value, ...]:
+        return (_get(arm, f"speedup.{name}"), *(_get(arm, f"speedup.{name}_bounds") or (None, None)))
+
+    def show(arm: Arm, _: Comparison) -> str:
+        value, at_least, at_most = read(arm)
+        if value is not None:
+            return _ratio(float(value))
+        marked = ((">", at_least), ("<", at_most))
+        return " ".join(f"{mark}{_ratio(float(end))}" for mark, end in marked if end is not None) or "-"
+
+    parts = (f"speedup.{name}", f"speedup.{name}_at_least", f"speedup.{name}_at_most")
+    return Column(key=f"speedup.{name}", header=header, unit=unit, write=show, parts=parts, read=read)
+
+
 WITHIN_N = ("n_finished", "n_planned", "n_diverged")
 NATS = "nats"
 _ALL = (
@@ -184,10 +201,14 @@ _ALL = (
     _number("ffn_saved_bytes_per_token", "kept/token", "", lambda n_bytes: f"{si(n_bytes)}B"),
     _number("tokens_per_s", "tokens/s", "", si),
     _number("peak_bytes", "memory", "", lambda n_bytes: f"{si(n_bytes)}B"),
-    _number("speedup.compute", "speedup", "compute", _ratio),
+    _speedup("compute", "speedup", "compute"),
     _interval("speedup.compute_ci95", "95 % of speedup", "compute", _ratio),
-    _number("speedup.wall", "speedup, time", "wall clock", _ratio),
+    _speedup("wall", "speedup, time", "wall clock"),
     _interval("speedup.wall_ci95", "95 % of that", "wall clock", _ratio),
+    _number("equal_flops.difference_nats", "vs {baseline}, equal FLOPs", NATS, _signed),
+    _interval("equal_flops.ci95", "95 %", NATS, _signed),
+    _number("equal_time.difference_nats", "vs {baseline}, equal time", NATS, _signed),
+    _interval("equal_time.ci95", "95 %", NATS, _signed),
 )
 _COLUMNS = {column.key: column for column in _ALL}
 TELLING = (

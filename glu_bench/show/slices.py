@@ -19,7 +19,9 @@ TITLES = {
 
 def render_slices(found: Sequence[ArmSlices], baseline: str) -> list[Table]:
     """A table a view: a row an arm, a column a part, the half-width of the 95 % interval beside it."""
-    tables = []
+    tables: list[Table] = []
+    if not found:
+        return tables
     for view, title in TITLES.items():
         labels = [f"{part.label} ({part.share:.0%})" for part in found[0].slices if part.view == view]
         table = make_table(f"{title}, against {baseline}", ("arm", "windows won", *labels))

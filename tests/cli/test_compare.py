@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Command, TinyConfig
 from tests.study.conftest import maker_of_runs
+from tests.study.test_slices import noise, store_run
 
 # Shazeer 2020, table 1, held-out log-perplexity after 65,536 steps
 PUBLISHED = """arm,mean,sd,n
@@ -139,3 +140,30 @@ def test_curves_are_drawn_a_file_a_table(two_settings: str, call_command: Comman
     assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["c-1.svg", "c-2.svg"]
     assert "c-1.svg" in ended.err
     assert "c-1.svg" not in ended.out
+
+
+def test_where_arms_win_stands_below_the_table(
+    tiny_config: TinyConfig, tmp_path: Path, call_command: Command
+) -> None:
+    make = maker_of_runs(tiny_config, tmp_path)
+    for seed in range(2):
+        store_run(make, "gelu", seed, noise(seed))
+        store_run(make, "swiglu", seed, noise(seed) - 0.25)
+    words = ("compare", "--blocks", "--output-dir", str(tmp_path))
+    ended = call_command(*words)
+    assert ended.code == 0, ended.err
+    assert "by how frequent the token is, against gelu" in ended.out
+    assert "rarest 5 %" in ended.out
+    assert "-0.2500" in ended.out
+    (table,) = json.loads(call_command(*words, "--json").out)["tables"]
+    (swiglu,) = table["blocks"]
+    assert swiglu["arm"] == "swiglu"
+    assert swiglu["won_share"] == 1
+    assert {part["view"] for part in swiglu["slices"]} == {"frequency", "position"}
+
+
+@pytest.mark.parametrize("words", [("--format", "csv"), ("--methods",), ("--bibtex",)])
+def test_blocks_go_with_nothing_else(words: tuple[str, ...], published: str, call_command: Command) -> None:
+    ended = call_command("compare", "--from-csv", published, "--blocks", *words)
+    assert ended.code == 2
+    assert ended.err == "glu-bench: --blocks: goes with the table or JSON alone\n"

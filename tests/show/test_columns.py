@@ -8,16 +8,18 @@ import pytest
 
 from glu_bench.errors import ConfigError
 from glu_bench.show.columns import choose_columns, drop_empty, list_columns, list_defaults
+from glu_bench.stats.equal_cost import EqualCost
 from glu_bench.stats.speedup import Speedup
 from tests.show.made import make_comparison
 
 
 def test_keys_are_those_of_the_json() -> None:
+    equal_cost = dataclasses.asdict(EqualCost(difference_nats=0.0, ci95=None))
     arm = dataclasses.asdict(make_comparison().arms[0])
     speedup = {entry.name for entry in dataclasses.fields(Speedup)}
     for key in list_columns():
         name, _, rest = key.partition(".")
-        assert key == "n" or (name in arm and (not rest or rest in speedup)), key
+        assert key == "n" or (name in arm and (not rest or rest in {**speedup, **equal_cost})), key
 
 
 def test_every_number_of_the_interface_has_a_column() -> None:
@@ -26,7 +28,8 @@ def test_every_number_of_the_interface_has_a_column() -> None:
         "difference_nats difference_ci95 p_raw p_holm verdict letters n_params n_ffn_params match_residual "
         "flops_per_token forward_flops_per_token "
         "ffn_saved_bytes_per_token tokens_per_s peak_bytes speedup.compute speedup.compute_ci95 speedup.wall "
-        "speedup.wall_ci95 n"
+        "speedup.wall_ci95 equal_flops.difference_nats equal_flops.ci95 equal_time.difference_nats "
+        "equal_time.ci95 n"
     )
     assert set(list_columns()) == set(fixed.split())
 
@@ -88,10 +91,17 @@ def test_cells_for_people_are_rounded_and_those_for_files_are_not() -> None:
     assert cells("verdict", verdict="not_separable") == ("not separable", ("not_separable",))
     assert cells("peak_bytes", peak_bytes=777_000_000) == ("777MB", (777_000_000,))
     fast = Speedup(compute=1.2345, compute_ci95=(1.1, 1.4), wall=None, wall_ci95=None)
-    assert cells("speedup.compute", speedup=fast) == ("1.23x", (1.2345,))
+    assert cells("speedup.compute", speedup=fast) == ("1.23x", (1.2345, None, None))
     assert cells("speedup.compute_ci95", speedup=fast) == ("1.1x to 1.4x", (1.1, 1.4))
-    assert cells("speedup.wall", speedup=fast) == ("-", (None,))
-    assert cells("speedup.wall", speedup=None) == ("-", (None,))
+    assert cells("speedup.wall", speedup=fast) == ("-", (None, None, None))
+    assert cells("speedup.wall", speedup=None) == ("-", (None, None, None))
+    bound = Speedup(compute=None, compute_ci95=None, wall=None, wall_ci95=None, compute_bounds=(1.2, None))
+    assert cells("speedup.compute", speedup=bound) == (">1.2x", (None, 1.2, None))
+    both = dataclasses.replace(bound, wall_bounds=(0.5, 2.0))
+    assert cells("speedup.wall", speedup=both) == (">0.5x <2x", (None, 0.5, 2.0))
+    dearer = EqualCost(difference_nats=-0.01234, ci95=(-0.02, 0.01))
+    assert cells("equal_time.difference_nats", equal_time=dearer) == ("-0.0123", (-0.01234,))
+    assert cells("equal_flops.ci95", equal_flops=dearer) == ("-0.0200 to +0.0100", (-0.02, 0.01))
 
 
 def test_no_lost_run_is_hidden() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Callable
@@ -27,25 +28,28 @@ RNG = np.random.default_rng(0)
 IDS_WT = np.minimum(RNG.geometric(0.3, (40, T)) - 1, 11)
 
 
+def store_run(
+    make_run: MakeRun, variant: str, seed: int, nats_WT: Numbers, ids_WT: NDArray[np.int64] = IDS_WT
+) -> Run:
+    """A finished run that stores these nats of the text's tokens."""
+    arrays = {
+        "test/nats": nats_WT.sum(axis=1),
+        "test/tokens": np.full(len(ids_WT), T, np.int64),
+        "test/nats_per_position": nats_WT.sum(axis=0),
+        "test/tokens_per_position": np.full(T, len(ids_WT), np.int64),
+        "test/nats_per_id": np.bincount(ids_WT.ravel(), nats_WT.ravel(), 12),
+        "test/tokens_per_id": np.bincount(ids_WT.ravel(), None, 12).astype(np.int64),
+    }
+    content = save(arrays)
+    run = make_run(variant, seed, float(nats_WT.mean()), blocks_sha256=sha256_bytes(content))
+    (run.path / "blocks.safetensors").write_bytes(content)
+    return run
+
+
 @pytest.fixture
 def make_stored(make_run: MakeRun) -> MakeStored:
-    """Makes a finished run that stores these nats of the text's tokens."""
-
-    def make(variant: str, seed: int, nats_WT: Numbers, ids_WT: NDArray[np.int64] = IDS_WT) -> Run:
-        arrays = {
-            "test/nats": nats_WT.sum(axis=1),
-            "test/tokens": np.full(len(ids_WT), T, np.int64),
-            "test/nats_per_position": nats_WT.sum(axis=0),
-            "test/tokens_per_position": np.full(T, len(ids_WT), np.int64),
-            "test/nats_per_id": np.bincount(ids_WT.ravel(), nats_WT.ravel(), 12),
-            "test/tokens_per_id": np.bincount(ids_WT.ravel(), None, 12).astype(np.int64),
-        }
-        content = save(arrays)
-        run = make_run(variant, seed, float(nats_WT.mean()), blocks_sha256=sha256_bytes(content))
-        (run.path / "blocks.safetensors").write_bytes(content)
-        return run
-
-    return make
+    """`store_run` in the test's own folder."""
+    return functools.partial(store_run, make_run)
 
 
 def noise(seed: int) -> Numbers:
