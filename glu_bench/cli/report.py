@@ -21,9 +21,9 @@ def report(
         ),
     ] = None,
     *,
-    page: Annotated[Path, typer.Option("-o", "--output", help="The page; an earlier one is replaced.")] = Path(
-        "report.html"
-    ),
+    page: Annotated[
+        Path, typer.Option("-o", "--output", help="The page; an earlier one is replaced.")
+    ] = Path("report.html"),
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="The arm that differences refer to.")
     ] = None,
@@ -58,7 +58,14 @@ def report(
         allow_mixed=allow_mixed,
         refuse_mixed=named,
     )
-    asked = Asked(words=runs or [], baseline=baseline, arms=arms, split=split, allow_mixed=allow_mixed)
+    asked = Asked(
+        words=runs or [],
+        output_dir=output_dir,
+        baseline=baseline,
+        arms=arms,
+        split=split,
+        allow_mixed=allow_mixed,
+    )
     n_bytes = write_report(page, render_report(tables, found, asked))
     if as_json:
         print_json({"path": str(page), "bytes": n_bytes, "tables": len(tables)})

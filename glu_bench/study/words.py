@@ -72,7 +72,9 @@ def _search(wanted: dict[str, Any], known: Known) -> list[str] | None:
     if any(made.get(name) != value for name, value in wanted.items()):
         return None
     if any(changed.get(name) is not None for name in BUDGETS):
-        words = [word for word in words if word.partition("=")[0] not in BUDGETS or not word.endswith("=null")]
+        words = [
+            word for word in words if word.partition("=")[0] not in BUDGETS or not word.endswith("=null")
+        ]
     default = schema.flatten_config(_compose([], known))
     files = [word for word in files if default[GROUPS[word.partition("=")[0]]] != word.partition("=")[2]]
     given = {word.partition("=")[0] for word in words}

@@ -14,6 +14,8 @@ from glu_bench.study.tuning import Choice
 
 NOTHING = "–"
 MAX_PAIRS = 300  # shown; of sixty arms there are 1,770
+# said elsewhere, or nothing that was set
+UNTOLD = ("seed", "variant.name", "variant.family", "variant.used_by", "tracker.name")
 WORDS = {
     "baseline": ("baseline", "baseline"),
     "better": ("better", "better"),
@@ -44,13 +46,13 @@ class Cell:
 def list_result_columns(table: Comparison) -> list[Column]:
     """Heads of the table of results, the arm's own and the drawing's left out."""
     return [
-        Column("runs"),
         Column("loss, nats"),
-        Column("sd"),
-        Column(f"less {table.baseline}"),
+        Column(f"vs {table.baseline}"),
         Column("p (Holm)"),
         Column("verdict", text=True),
         Column("letters", text=True),
+        Column("runs"),
+        Column("sd"),
         Column("perplexity"),
         Column("bits/byte"),
     ]
@@ -63,13 +65,13 @@ def list_result_cells(table: Comparison, arm: Arm) -> list[Cell]:
     kind, words = WORDS.get("baseline" if is_baseline else arm.verdict, ("open", arm.verdict))
     diverged = f"{arm.n_diverged} diverged" if arm.n_diverged else ""
     return [
-        Cell(n, arm.n_finished, diverged, "bad" if diverged else ""),
         _number(arm.mean_loss_nats, small=_interval(arm.ci95)),
-        _number(arm.sd_loss_nats),
         Cell("0", 0.0) if is_baseline else _difference(arm),
         _probability(arm.p_holm),
         Cell(words, words, kind=f"tag {kind}"),
         Cell(arm.letters or NOTHING, arm.letters or None, kind="letters" if arm.letters else "none"),
+        Cell(n, arm.n_finished, diverged, "bad" if diverged else ""),
+        _number(arm.sd_loss_nats),
         Cell(NOTHING, None, kind="none")
         if arm.mean_loss_nats is None
         else Cell(perplexity_text(arm.perplexity), arm.perplexity if _finite(arm.perplexity) else math.inf),
@@ -202,7 +204,7 @@ def list_settings(table: Comparison, background: Background) -> tuple[list[list[
     for member in background.members:
         extra = {} if member.result is None else {"d_ff": member.result.get("d_ff")}
         for name, value in (member.settings | extra).items():
-            if name not in ("seed", "variant.name"):
+            if name not in UNTOLD:
                 seen = values.setdefault(name, {}).setdefault(member.arm, [])
                 word = _plain(value)
                 if word not in seen:
@@ -253,6 +255,8 @@ def _count(items: Iterable[tuple[str, int]]) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_plain, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "none" if value is None or value == "" else cell(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from glu_bench.errors import show_controls
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 # matplotlib wants numbers for colours; these stand for variables of the page's style
 INK, MUTED, GRID = "#000001", "#000002", "#000003"
-VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {f"#0001{at:02x}": f"--c{at}" for at in range(16)}
+VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
+    f"#0001{at:02x}": f"--c{at}" for at in range(16)
+}
 VARIABLES["#0002ff"] = "--cb"
 COLORS = {variable: color for color, variable in VARIABLES.items()}
 MARKERS = {
@@ -47,6 +49,7 @@ def draw_losses(table: Comparison, background: Background, marks: dict[str, Mark
     def draw(axes: Axes) -> None:
         for name, trace in traces.items():
             _plot(axes, name, trace.tokens, trace.values, marks[name])
+        _skip_start(axes, traces.values())
         _say(axes, "tokens", f"{'held-out' if quantity == HELD_OUT else 'training'} loss, nats/token")
 
     return _render(draw, prefix, "losses") if traces else None
@@ -68,6 +71,7 @@ def draw_differences(
         axes.axhline(0, color=COLORS["--cb"], linewidth=1.2)
         for name, trace in traces.items():
             _plot(axes, name, trace.tokens, trace.values, marks[name])
+        _skip_start(axes, traces.values(), also=[0.0])
         _say(axes, "tokens", f"loss less {show_controls(table.baseline)}'s, nats/token")
 
     return _render(draw, prefix, "differences") if traces else None
@@ -78,6 +82,8 @@ def draw_costs(table: Comparison, marks: dict[str, Mark], prefix: str) -> str | 
     rows = [arm for arm in table.arms if arm.mean_loss_nats is not None and arm.tokens_per_s is not None]
 
     def draw(left: Axes, right: Axes) -> None:
+        from matplotlib.ticker import EngFormatter, MaxNLocator
+
         for axes, label in ((left, "tokens/s, more is better"), (right, "peak memory in MB, less is better")):
             for arm in rows:
                 at = arm.tokens_per_s if axes is left else (arm.peak_bytes or 0) / 1e6
@@ -93,7 +99,9 @@ def draw_costs(table: Comparison, marks: dict[str, Mark], prefix: str) -> str | 
                     fontsize=9,
                     parse_math=False,
                 )
-            axes.margins(x=0.2, y=0.15)
+            axes.margins(x=0.25, y=0.15)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             _say(axes, label, "loss, nats/token")
 
     return _render(draw, prefix, "costs", n_columns=2) if rows else None
@@ -138,7 +146,9 @@ def draw_profile(
     return _render(draw, prefix, "profile")
 
 
-def draw_profiles(table: Comparison, background: Background, marks: dict[str, Mark], prefix: str) -> list[str]:
+def draw_profiles(
+    table: Comparison, background: Background, marks: dict[str, Mark], prefix: str
+) -> list[str]:
     """A drawing for each of the first few quantities that are a number a layer."""
     profiles = list(mean_profiles(table, background).items())[:4]
     drawn = [draw_profile(name, by_arm, marks, f"{prefix}{at}") for at, (name, by_arm) in enumerate(profiles)]
@@ -190,7 +200,6 @@ def _say(axes: Axes, x: str, y: str) -> None:
 
     if x == "tokens":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        _skip_start(axes)
     axes.set_xlabel(x, color=MUTED, parse_math=False)
     axes.set_ylabel(y, color=MUTED, parse_math=False)
     axes.tick_params(colors=MUTED, labelcolor=MUTED)
@@ -201,20 +210,19 @@ def _say(axes: Axes, x: str, y: str) -> None:
         spine.set_color(GRID)
 
 
-def _skip_start(axes: Axes) -> None:
-    lines = [line for line in axes.get_lines() if len(line.get_xdata()) > 2]
-    last = max((float(line.get_xdata()[-1]) for line in lines), default=0.0)
+def _skip_start(axes: Axes, traces: Iterable[Trace], also: Sequence[float] = ()) -> None:
+    """Limit the axis to what comes after the first tenth; `also` is kept in sight."""
+    traces = list(traces)
+    last = max(trace.tokens[-1] for trace in traces)
     values = [
-        float(y)
-        for line in lines
-        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
-        if x >= SKIPPED_SHARE * last
+        value
+        for trace in traces
+        for at, value in zip(trace.tokens, trace.values, strict=True)
+        if at >= SKIPPED_SHARE * last
     ]
-    if values and min(values) < max(values):
-        pad = 0.06 * (max(values) - min(values))
-        low, high = min(values), max(values)
-        if any(len(line.get_xdata()) == 2 for line in axes.get_lines()):  # the line at zero
-            low, high = min(low, 0.0), max(high, 0.0)
+    low, high = min(*values, *also, *values), max(*values, *also, *values)
+    if low < high:
+        pad = 0.06 * (high - low)
         axes.set_ylim(low - pad, high + pad)
 
 
@@ -224,8 +232,10 @@ def _render(draw: Callable[..., None], prefix: str, name: str, n_columns: int = 
     from matplotlib.figure import Figure
 
     content = io.StringIO()
-    style = {"svg.hashsalt": "glu-bench", "svg.fonttype": "none", "font.size": 11}
-    with rc_context(style), warnings.catch_warnings():
+    with (
+        rc_context({"svg.hashsalt": "glu-bench", "svg.fonttype": "none", "font.size": 11}),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts count
         figure = Figure(figsize=(9.2, 3.9), layout="constrained")
         figure.patch.set_visible(False)

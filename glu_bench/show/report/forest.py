@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def make_forest(table: Comparison) -> Forest | None:
         )
         for name, (point, interval, seeds) in shown.items()
     }
-    digits = max(0, -math.floor(math.log10(min(abs(b - a) for a, b in zip(ticks, ticks[1:], strict=False)))))
+    digits = max(0, -math.floor(math.log10(min(abs(b - a) for a, b in itertools.pairwise(ticks)))))
     labels = [(place(tick), f"{tick + 0.0:.{digits}f}" if tick else "0") for tick in ticks]
     return Forest(place(0.0), labels, rows)
 

@@ -61,15 +61,16 @@
       gridcolor: line, linecolor: line, zeroline: false, automargin: true, tickcolor: line,
       tickfont: { color: css("--muted") },
     };
+    const title = { font: { color: css("--muted"), size: 13 }, standoff: 8 };
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
       font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: css("--ink") },
-      margin: { l: 62, r: 18, t: 14, b: 46 },
+      margin: { l: 66, r: 20, t: 16, b: 54 },
       hoverlabel: {
         bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink") }, namelength: 40,
       },
-      xaxis: { ...axis, title: { text: x, font: { color: css("--muted") } }, exponentformat: "SI" },
-      yaxis: { ...axis, title: { text: y, font: { color: css("--muted") } } },
+      xaxis: { ...axis, title: { text: x, ...title }, exponentformat: "SI", rangemode: "tozero" },
+      yaxis: { ...axis, title: { text: y, ...title } },
       dragmode: "zoom",
       ...more,
     };
@@ -217,6 +218,7 @@
         const traces = profile.arms.filter((each) => isShown(each.arm)).map((each) =>
           ({ ...line(table.arms[each.arm], each.y.map((_, i) => i + 1), each.y), mode: "lines+markers" }));
         const plan = layout("layer", text(profile.name), { hovermode: "x unified" });
+        plan.xaxis.range = [0.7, profile.arms[0].y.length + 0.3];
         plan.xaxis.dtick = profile.arms[0].y.length > 16 ? undefined : 1;
         plan.yaxis.hoverformat = ".4g";
         show(find("profile"), traces, plan);
@@ -237,13 +239,14 @@
 
     function drawCosts() {
       for (const [name, key, title] of [
-        ["speed", "speed", "tokens/s"], ["memory", "memory", "peak memory, bytes"],
+        ["speed", "speed", "tokens/s"],
+        ["memory", "memory", "peak memory"],
       ]) {
         const traces = table.arms.flatMap((arm, at) => {
           if (!isShown(at) || !finite(arm.loss) || !finite(arm[key])) return [];
           return [{
-            ...line(arm, [arm[key]], [arm.loss]), mode: "markers+text", text: [text(arm.name)],
-            textposition: "top center", textfont: { color: css("--ink") }, cliponaxis: false,
+            ...line(arm, [arm[key]], [arm.loss]), mode: "markers+text", text: [`  ${text(arm.name)}`],
+            textposition: "middle right", textfont: { color: css("--ink") }, cliponaxis: false,
             marker: { symbol: arm.symbol, size: 11, color: css(arm.color) },
             error_y: arm.ci && arm.ci.every(finite) ? {
               type: "data", symmetric: false, array: [arm.ci[1] - arm.loss],
@@ -256,7 +259,8 @@
         plan.yaxis.hoverformat = ".4f";
         const xs = traces.flatMap((t) => t.x);
         const pad = 0.16 * (Math.max(...xs) - Math.min(...xs) || Math.abs(xs[0]) || 1);
-        if (xs.length) plan.xaxis.range = [Math.min(...xs) - pad, Math.max(...xs) + pad];
+        if (key === "memory") Object.assign(plan, { xaxis: { ...plan.xaxis, ticksuffix: "B" } });
+        if (xs.length) plan.xaxis.range = [Math.min(...xs) - pad, Math.max(...xs) + 1.6 * pad];
         show(find(name), traces, plan);
       }
     }

@@ -25,6 +25,7 @@ from glu_bench.show.report.marks import Mark, assign_marks
 from glu_bench.study.background import Background, collect_backgrounds
 from glu_bench.study.compare import Comparison
 from glu_bench.study.plan import PlannedRun
+from glu_bench.study.traces import HELD_OUT
 
 HERE = Path(__file__).parent
 GENERATOR = '<meta name="generator" content="glu-bench report">'
@@ -39,6 +40,7 @@ class Asked:
     """What the person asked for, to be said again on the page."""
 
     words: Sequence[str] = ()
+    output_dir: Path = Path("outputs")
     baseline: str | None = None
     arms: str = "variant"
     split: str = "test"
@@ -51,6 +53,7 @@ class Asked:
         given += ["--arms", self.arms] if self.arms != "variant" else []
         given += ["--split", self.split] if self.split != "test" else []
         given += ["--allow-mixed"] if self.allow_mixed else []
+        given += ["--output-dir", str(self.output_dir)] if self.output_dir != Path("outputs") else []
         return shlex.join(given)
 
 
@@ -167,7 +170,10 @@ def _make_section(
             "sweep_id": tuning.sweep_id,
             "rows": cells.list_choices(
                 tuning.choices,
-                [label_choice(choice.arm, [each.arm for each in tuning.choices]) for choice in tuning.choices],
+                [
+                    label_choice(choice.arm, [each.arm for each in tuning.choices])
+                    for choice in tuning.choices
+                ],
             ),
         }
         for tuning in background.tunings
@@ -196,7 +202,7 @@ def _make_section(
         "text": cells.list_facts(background, "text"),
         "tunings": tunings,
         "remarks": background.remarks,
-        "held_out": charts.choose_quantity(background) == charts.HELD_OUT,
+        "held_out": charts.choose_quantity(background) == HELD_OUT,
         "has_curves": bool(data["runs"]),
         "diagnostics": [each["name"] for each in data["diagnostics"]],
         "profiles": [each["name"] for each in data["profiles"]],
@@ -210,7 +216,9 @@ def _make_section(
         "profile_svgs": [Markup(svg) for svg in charts.draw_profiles(table, background, marks, prefix)]
         if drawn
         else [],
-        "first_finished": next((m for m in background.members if m.result is not None), None),
+        "example": next(
+            (shlex.quote(str(m.folder)) for m in background.members if m.result is not None), None
+        ),
     }
 
 
@@ -228,7 +236,7 @@ def _clean(script: str) -> str:
 
 
 def _write_policy(scripts: Sequence[str]) -> str:
-    """Nothing from anywhere; the given scripts alone may run. plotly sets styles, and draws images to save."""
+    """Nothing from anywhere, the given scripts alone; plotly sets styles, and draws images to save."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
