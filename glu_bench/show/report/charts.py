@@ -89,10 +89,11 @@ def draw_costs(table: Comparison, marks: dict[str, Mark], prefix: str) -> str | 
                 at = arm.tokens_per_s if axes is left else (arm.peak_bytes or 0) / 1e6
                 mark = marks[arm.arm]
                 symbol, color = MARKERS[mark.symbol], COLORS[mark.color]
-                axes.plot([at], [arm.mean_loss_nats], symbol, color=color, markersize=8, label="")
+                x, y = float(at or 0), float(arm.mean_loss_nats or 0)
+                axes.plot([x], [y], symbol, color=color, markersize=8, label="")
                 axes.annotate(
                     show_controls(arm.arm),
-                    (float(at or 0), float(arm.mean_loss_nats or 0)),
+                    (x, y),
                     xytext=(7, 4),
                     textcoords="offset points",
                     color=INK,

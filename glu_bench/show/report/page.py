@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -183,6 +184,7 @@ def _make_section(
     return {
         "id": f"t{at}",
         "table": table,
+        "verdict": re.split(r"(?<=\.) (?=\(?[A-Z])", table.verdict, maxsplit=1),
         "arms": [(arm, marks[arm.arm], cells.tone(table, arm)) for arm in table.arms],
         "forest": make_forest(table),
         "result_columns": cells.list_result_columns(table),
@@ -225,7 +227,7 @@ def _make_section(
 def _dump(data: dict[str, Any]) -> str:
     """Strict JSON that no tag, comment or line separator can end."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.replace("<", "\u003c").replace(">", "\u003e").replace("&", "\u0026")
 
 
 def _clean(script: str) -> str:
