@@ -101,10 +101,11 @@ def _find_table(entry: Entry, run: Run | None, tables: Sequence[Comparison]) -> 
         arm = next((arm for arm in table.arms if arm.arm == entry.arm), None)
         if arm is None:
             continue
-        by_folder = run is not None and str(run.path) in arm.runs
-        if by_folder and (table.setting == own or len(tables) == 1):
+        if table.setting != own and len(tables) > 1:
+            continue
+        if run is not None and str(run.path) in arm.runs:
             return at
-        if not (arm.runs and entry.result is not None) and (table.setting == own or len(tables) == 1):
+        if entry.result is None or not any(arm.runs):
             alike.append(at)
     return alike[0] if alike else None
 

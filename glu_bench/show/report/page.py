@@ -184,7 +184,7 @@ def _make_section(
     return {
         "id": f"t{at}",
         "table": table,
-        "verdict": re.split(r"(?<=\.) (?=\(?[A-Z])", table.verdict, maxsplit=1),
+        "verdict": re.split(r"(?:(?<=\.)|(?<=\.\))) (?=[A-Z])", table.verdict, maxsplit=1),
         "arms": [(arm, marks[arm.arm], cells.tone(table, arm)) for arm in table.arms],
         "forest": make_forest(table),
         "result_columns": cells.list_result_columns(table),
