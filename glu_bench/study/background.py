@@ -59,6 +59,7 @@ def collect_backgrounds(
     found: Sequence[Run | PlannedRun],
     *,
     arm_keys: Sequence[str] = ("variant",),
+    allow_mixed: bool = False,
     n_points: int = 200,
 ) -> list[Background]:
     """A background for each table that `compare_runs` made of these runs, in its order.
@@ -72,8 +73,8 @@ def collect_backgrounds(
     remarks: list[list[str]] = [[] for _ in tables]
     known = Known()
     for entry in sorted(entries, key=lambda e: (e.seed, e.name)):
-        at = _find_table(entry, runs.get(entry.name), tables)
-        if at is None:
+        at = _find_table(entry, runs.get(entry.name), tables, allow_mixed)
+        if at is None or (allow_mixed and entry.tuned):  # mixed, a tuned run stands there already
             continue
         if entry.name in runs:
             member, remark = _read_member(entry, runs[entry.name], n_points, known)
@@ -93,7 +94,7 @@ def collect_backgrounds(
     return made
 
 
-def _find_table(entry: Entry, run: Run | None, tables: Sequence[Comparison]) -> int | None:
+def _find_table(entry: Entry, run: Run | None, tables: Sequence[Comparison], allow_mixed: bool) -> int | None:
     """The table an entry stands in: named there by folder, else of the same setting and arm."""
     own = describe_setting(entry.identity, entry.tuned)
     alike = []
@@ -101,7 +102,7 @@ def _find_table(entry: Entry, run: Run | None, tables: Sequence[Comparison]) -> 
         arm = next((arm for arm in table.arms if arm.arm == entry.arm), None)
         if arm is None:
             continue
-        if table.setting != own and len(tables) > 1:
+        if table.setting != own and not allow_mixed:
             continue
         if run is not None and str(run.path) in arm.runs:
             return at

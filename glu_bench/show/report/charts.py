@@ -37,6 +37,7 @@ MARKERS = {
 }
 LINES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 MAX_ARMS = 24  # a legend of more says nothing
+MAX_NAME = 32
 MAX_POINTS = 120
 SKIPPED_SHARE = 0.1  # of the tokens: the steep start would flatten all that follows
 
@@ -72,7 +73,7 @@ def draw_differences(
         for name, trace in traces.items():
             _plot(axes, name, trace.tokens, trace.values, marks[name])
         _skip_start(axes, traces.values(), also=[0.0])
-        _say(axes, "tokens", f"loss less {show_controls(table.baseline)}'s, nats/token")
+        _say(axes, "tokens", f"loss less {_short(table.baseline)}'s, nats/token")
 
     return _render(draw, prefix, "differences") if traces else None
 
@@ -91,8 +92,8 @@ def draw_costs(table: Comparison, marks: dict[str, Mark], prefix: str) -> str | 
                 symbol, color = MARKERS[mark.symbol], COLORS[mark.color]
                 x, y = float(at or 0), float(arm.mean_loss_nats or 0)
                 axes.plot([x], [y], symbol, color=color, markersize=8, label="")
-                axes.annotate(
-                    show_controls(arm.arm),
+                note = axes.annotate(
+                    _short(arm.arm),
                     (x, y),
                     xytext=(7, 4),
                     textcoords="offset points",
@@ -100,6 +101,7 @@ def draw_costs(table: Comparison, marks: dict[str, Mark], prefix: str) -> str | 
                     fontsize=9,
                     parse_math=False,
                 )
+                note.set_in_layout(False)
             axes.margins(x=0.25, y=0.15)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -126,7 +128,7 @@ def draw_tuning(chart: dict[str, Any], prefix: str) -> str | None:
             values = sorted({float(x) for arm in chart["arms"] for x in arm["x"]})
             axes.set_xticks(values, [f"{value:g}" for value in values])
             axes.minorticks_off()
-        _say(axes, chart["key"], "held-out loss, nats/token")
+        _say(axes, _short(chart["key"]), "held-out loss, nats/token")
 
     return _render(draw, prefix, "tuning")
 
@@ -142,7 +144,7 @@ def draw_profile(
         for arm, values in by_arm.items():
             _plot(axes, arm, list(range(1, len(values) + 1)), values, marks[arm], symbols=True)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _say(axes, "layer", show_controls(name))
+        _say(axes, "layer", _short(name))
 
     return _render(draw, prefix, "profile")
 
@@ -192,8 +194,14 @@ def _plot(
         marker=MARKERS[mark.symbol] if symbols or len(x) <= 24 else None,
         markersize=5,
         linewidth=1.8,
-        label=f"\u200b{show_controls(name)}",  # a label that begins with _ would be left out
+        label=f"\u200b{_short(name)}",  # a label that begins with _ would be left out
     )
+
+
+def _short(name: str) -> str:
+    """A name as a drawing has room for it; the tables have it whole."""
+    shown = show_controls(name)
+    return shown if len(shown) <= MAX_NAME else f"{shown[: MAX_NAME - 1]}…"
 
 
 def _say(axes: Axes, x: str, y: str) -> None:

@@ -19,6 +19,8 @@
   const css = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   // plotly reads some tags and entities in its texts; a name is text
   const text = (name) => name.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  // as a chart has room for it; the tables have it whole
+  const short = (name) => text(name.length > 32 ? `${name.slice(0, 31)}\u2026` : name);
   const finite = (value) => typeof value === "number" && Number.isFinite(value);
 
   // ---- numbers
@@ -202,7 +204,7 @@
             });
           }
         }
-        const plan = layout(text(chart.key), "held-out loss, nats/token", { hovermode: "closest" });
+        const plan = layout(short(chart.key), "held-out loss, nats/token", { hovermode: "closest" });
         const values = [...new Set(chart.arms.flatMap((arm) => arm.x.map(value)))];
         plan.xaxis.type = chart.log ? "log" : chart.numeric ? "linear" : "category";
         if (chart.numeric) Object.assign(plan.xaxis, { tickvals: values, ticktext: values.map(String) });
@@ -217,7 +219,7 @@
       if (profile) {
         const traces = profile.arms.filter((each) => isShown(each.arm)).map((each) =>
           ({ ...line(table.arms[each.arm], each.y.map((_, i) => i + 1), each.y), mode: "lines+markers" }));
-        const plan = layout("layer", text(profile.name), { hovermode: "x unified" });
+        const plan = layout("layer", short(profile.name), { hovermode: "x unified" });
         plan.xaxis.range = [0.7, profile.arms[0].y.length + 0.3];
         plan.xaxis.dtick = profile.arms[0].y.length > 16 ? undefined : 1;
         plan.yaxis.hoverformat = ".4g";
@@ -230,7 +232,7 @@
           const arm = table.arms[each.arm];
           return line(arm, a.at(each.points, arm), each.points[2]);
         });
-        const plan = layout(a.title, text(quantity.name), { hovermode: "x unified" });
+        const plan = layout(a.title, short(quantity.name), { hovermode: "x unified" });
         plan.xaxis.type = a.log ? "log" : "linear";
         plan.yaxis.hoverformat = ".4g";
         show(find("diagnostic"), traces, plan);
@@ -245,7 +247,7 @@
         const traces = table.arms.flatMap((arm, at) => {
           if (!isShown(at) || !finite(arm.loss) || !finite(arm[key])) return [];
           return [{
-            ...line(arm, [arm[key]], [arm.loss]), mode: "markers+text", text: [`  ${text(arm.name)}`],
+            ...line(arm, [arm[key]], [arm.loss]), mode: "markers+text", text: [`  ${short(arm.name)}`],
             textposition: "middle right", textfont: { color: css("--ink") }, cliponaxis: false,
             marker: { symbol: arm.symbol, size: 11, color: css(arm.color) },
             error_y: arm.ci && arm.ci.every(finite) ? {

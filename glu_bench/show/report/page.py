@@ -66,7 +66,9 @@ def render_report(tables: Sequence[Comparison], found: Sequence[Run | PlannedRun
     arm_keys = [key.strip() for key in asked.arms.split(",")]
     for n_points, n_drawn in THRIFT:
         n_points = max(8, min(n_points, MAX_CURVE_POINTS // max(1, 2 * len(found))))
-        backgrounds = collect_backgrounds(tables, found, arm_keys=arm_keys, n_points=n_points)
+        backgrounds = collect_backgrounds(
+            tables, found, arm_keys=arm_keys, allow_mixed=asked.allow_mixed, n_points=n_points
+        )
         page = _render(tables, backgrounds, asked, n_points, n_drawn)
         n_bytes = len(page.encode())
         if n_bytes < LIMIT_BYTES:
@@ -227,7 +229,7 @@ def _make_section(
 def _dump(data: dict[str, Any]) -> str:
     """Strict JSON that no tag, comment or line separator can end."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\u003c").replace(">", "\u003e").replace("&", "\u0026")
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _clean(script: str) -> str:
