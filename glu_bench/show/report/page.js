@@ -12,6 +12,7 @@
   const CONFIG = {
     responsive: true,
     displaylogo: false,
+    typesetMath: false, // a dollar in a name is a dollar
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
     toImageButtonOptions: { format: "svg", filename: "glu-bench" },
   };
