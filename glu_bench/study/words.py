@@ -24,7 +24,8 @@ GROUPS = {
     "optim": "optim.name",
 }
 COMPILE = "train.compile"  # auto, true or false: words that need no quotes there
-NEEDED = ("data.files", "data.path", "tokenizer.vocab_size", "tokenizer.path")  # files leave them open
+# what the files of those groups leave open
+NEEDED = ("data.files", "data.path", "tokenizer.vocab_size", "tokenizer.path", "match.d_ff")
 SOURCES = {"files": "text", "hub": "hub", "stdlib": "stdlib"}  # data of a name that has no file here
 WORDS_OF_YAML = ("null", "true", "false", "nan", "inf")  # read as something else than text
 BUDGETS = ("train.tokens", "train.steps", "train.epochs")  # one given replaces the others
@@ -53,6 +54,8 @@ def list_words(config: schema.Config, known: Known | None = None) -> list[str] |
 
 
 def _search(wanted: dict[str, Any], known: Known) -> list[str] | None:
+    if wanted["numerics_version"] != schema.NUMERICS_VERSION:
+        return None  # read only: no word sets it
     wanted = {name: value for name, value in wanted.items() if not _is_elsewhere(name, value)}
     chosen = {group: str(wanted[dotted]) for group, dotted in GROUPS.items()}
     if chosen["data"] not in list_group("data"):
@@ -106,7 +109,7 @@ def _spell(value: Any) -> str:
         return "[" + ",".join(map(_spell, value)) + "]"
     if not isinstance(value, str):
         return repr(value)
-    if re.fullmatch(r"[A-Za-z][\w./-]*", value) and value not in WORDS_OF_YAML:
+    if re.fullmatch(r"[A-Za-z][\w./-]*", value) and value.lower() not in WORDS_OF_YAML:
         return value
     # a backslash counts only before a quote
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)

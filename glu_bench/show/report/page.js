@@ -187,7 +187,7 @@
 
     function drawTuning() {
       table.tuning.forEach((chart, number) => {
-        const value = chart.numeric ? Number : (x) => x;
+        const value = chart.numeric ? Number : text;
         const traces = [];
         for (const arm of chart.arms) {
           if (!isShown(arm.arm)) continue;
