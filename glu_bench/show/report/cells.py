@@ -16,6 +16,7 @@ NOTHING = "–"
 MAX_PAIRS = 300  # shown; of sixty arms there are 1,770
 # said elsewhere, or nothing that was set
 UNTOLD = ("seed", "variant.name", "variant.family", "variant.used_by", "tracker.name")
+EQUAL_COSTS = (("equal_flops", "loss at equal FLOPs"), ("equal_time", "loss at equal time"))
 WORDS = {
     "baseline": ("baseline", "baseline"),
     "better": ("better", "better"),
@@ -97,6 +98,7 @@ def list_cost_columns(table: Comparison) -> list[Column]:
     ]
     if any(arm.speedup for arm in table.arms):
         columns += [Column("speedup, compute"), Column("speedup, wall clock")]
+    columns += [Column(title) for name, title in EQUAL_COSTS if any(getattr(arm, name) for arm in table.arms)]
     return columns
 
 
@@ -114,10 +116,12 @@ def list_cost_cells(table: Comparison, arm: Arm) -> list[Cell]:
         _or_nothing(arm.peak_bytes, lambda value: f"{si(value)}B"),
     ]
     if any(each.speedup for each in table.arms):
-        for name in ("compute", "wall"):
-            value = getattr(arm.speedup, name) if arm.speedup else None
-            interval = getattr(arm.speedup, f"{name}_ci95") if arm.speedup else None
-            cells.append(_number(value, digits=2, small=_interval(interval, 2)))
+        cells += [_speedup(arm, "compute"), _speedup(arm, "wall")]
+    for name, _ in EQUAL_COSTS:
+        if any(getattr(each, name) for each in table.arms):
+            equal = getattr(arm, name)
+            ends = _interval(equal.ci95, sign=True) if equal else ""
+            cells.append(_number(equal.difference_nats if equal else None, sign=True, small=ends))
     return cells
 
 
@@ -263,6 +267,25 @@ def _plain(value: object) -> str:
 def _difference(arm: Arm) -> Cell:
     small = _interval(arm.difference_ci95, sign=True)
     return _number(arm.difference_nats, sign=True, small=small)
+
+
+def _speedup(arm: Arm, of: str) -> Cell:
+    """The ratio with its interval, or the bounds that there are instead."""
+    if arm.speedup is None:
+        return Cell(NOTHING, None, kind="none")
+    value, interval = getattr(arm.speedup, of), getattr(arm.speedup, f"{of}_ci95")
+    if value is not None:
+        return _number(value, digits=2, small=_limits(interval))
+    bounds = _limits(getattr(arm.speedup, f"{of}_bounds"))
+    return Cell(bounds or NOTHING, None, kind="" if bounds else "none")
+
+
+def _limits(ends: tuple[float | None, float | None] | None) -> str:
+    low, high = ends or (None, None)
+    if low is None or high is None:
+        known = [("at least", low), ("at most", high)]
+        return " ".join(f"{words} {value:.2f}" for words, value in known if value is not None)
+    return f"{low:.2f} to {high:.2f}"
 
 
 def _interval(ends: tuple[float, float] | None, digits: int = 4, sign: bool = False) -> str:

@@ -204,6 +204,9 @@ def _make_section(
         "machine": machine,
         "is_mixed_hardware": any(name in hardware and "runs)" in value for name, value in machine),
         "text": cells.list_facts(background, "text"),
+        "speedup_notes": [
+            f"{arm.arm}: {arm.speedup.note}" for arm in table.arms if arm.speedup and arm.speedup.note
+        ],
         "tunings": tunings,
         "remarks": background.remarks,
         "held_out": charts.choose_quantity(background) == HELD_OUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -12,7 +13,9 @@ import pytest
 
 from glu_bench.errors import ConfigError, show_controls
 from glu_bench.show.report import page as page_module
+from glu_bench.show.report.cells import list_cost_cells, list_cost_columns
 from glu_bench.show.report.page import Asked, check_place, render_report, write_report
+from glu_bench.stats.speedup import Speedup
 from glu_bench.study.compare import compare_runs
 from tests.conftest import TinyConfig
 from tests.show.report.conftest import ARMS, HOSTILE, Made, log_rows
@@ -97,11 +100,28 @@ def test_costs_are_those_of_the_comparison(tidy: Made, read: Page) -> None:
     assert base.tokens_per_s is not None
     for arm, row in zip(tidy.tables[0].arms, rows, strict=True):
         assert arm.tokens_per_s is not None
-        assert [float(value) for _, value in row[1:]] == [
+        assert [float(value) for _, value in row[1:8]] == [
             *(arm.n_params, arm.n_ffn_params, arm.match_residual, arm.flops_per_token, arm.tokens_per_s),
             arm.tokens_per_s / base.tokens_per_s,
             arm.peak_bytes,
         ]
+
+
+def test_a_speedup_is_a_ratio_with_its_interval_or_bounds(tidy: Made) -> None:
+    def written(speedup: Speedup | None) -> list[str]:
+        arm = dataclasses.replace(tidy.tables[0].arms[0], speedup=speedup)
+        table = dataclasses.replace(tidy.tables[0], arms=[arm, *tidy.tables[0].arms[1:]])
+        titles = [column.title for column in list_cost_columns(table)]
+        cells = dict(zip(titles, list_cost_cells(table, arm), strict=True))
+        return [
+            f"{cells[f'speedup, {of}'].text} {cells[f'speedup, {of}'].small}"
+            for of in ("compute", "wall clock")
+        ]
+
+    ratios = Speedup(compute=1.234, compute_ci95=(1.1, None), wall=0.8, wall_ci95=(0.7, 0.9))
+    assert written(ratios) == ["1.23 at least 1.10", "0.80 0.70 to 0.90"]
+    bounds = Speedup(compute=None, compute_ci95=None, wall=None, wall_ci95=None, compute_bounds=(None, 2.0))
+    assert written(bounds) == ["at most 2.00 ", "– "]
 
 
 def test_every_run_stands_there_with_the_command_that_trains_it(tidy: Made, read: Page) -> None:
