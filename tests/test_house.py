@@ -221,6 +221,9 @@ def test_no_run_and_no_cache_is_committed() -> None:
     assert not any(name.startswith(("outputs/runs/", "outputs/sweeps/")) for name in tracked_files())
 
 
+PAGE = (".j2", ".css", ".js")  # what the report is made of
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_configurations(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="hatchling builds the wheel")
@@ -233,4 +236,7 @@ def test_the_wheel_holds_the_configurations(tmp_path: Path) -> None:
     configs = {f"glu_bench/{path.relative_to(REPO)}" for path in (REPO / "configs").rglob("*.yaml")}
     assert configs <= held
     assert {f"glu_bench/{name}" for name in NAMES} <= held
+    page = {path.relative_to(REPO).as_posix() for path in PACKAGE.rglob("*.*") if path.suffix in PAGE}
+    assert len(page) >= 3
+    assert page <= held
     assert not any(name.startswith("tests/") for name in held)

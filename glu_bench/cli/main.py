@@ -13,6 +13,7 @@ from glu_bench.cli.data import app as data_app
 from glu_bench.cli.doctor import doctor
 from glu_bench.cli.evaluate import evaluate
 from glu_bench.cli.export import export
+from glu_bench.cli.report import report
 from glu_bench.cli.runs import app as runs_app
 from glu_bench.cli.sample import sample
 from glu_bench.cli.scaling import scaling
@@ -36,6 +37,7 @@ app.command()(status)
 app.command(name="eval")(evaluate)
 app.command()(compare)
 app.command()(scaling)
+app.command()(report)
 app.command()(export)
 app.command()(sample)
 app.command()(variants)

@@ -230,6 +230,23 @@ def list_tuned(output_dir: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def list_choices(output_dir: Path) -> Iterator[tuple[str, set[str], list[Choice]]]:
+    """Each recorded tuning: its sweep, the ids of the runs it made, and every arm's curve.
+
+    Raises: DataError for a record that is broken or was edited.
+    """
+    for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
+        record = read_record(path)
+        try:
+            choices = [
+                Choice(**{**arm, "curve": [Point(**point) for point in arm["curve"]]})
+                for arm in record["arms"]
+            ]
+            yield path.parent.name, set(record["runs"]), choices
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a tuning ({error})") from None
+
+
 def _choose(plan: Plan, request: Request, arm: str, cells: dict[tuple[str, ...], list[PlannedRun]]) -> Choice:
     curve = []
     for values, runs in cells.items():
