@@ -14,9 +14,9 @@ from glu_bench.runs.folder import Run
 from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entry
 from glu_bench.study.compare import Comparison
 from glu_bench.study.plan import PlannedRun
+from glu_bench.study.recall import Known, recall_words
 from glu_bench.study.traces import Log, list_profiles, read_log
 from glu_bench.study.tuning import Choice, list_choices
-from glu_bench.study.words import Known, list_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def _read_member(entry: Entry, run: Run, n_points: int, known: Known) -> tuple[M
         settings=schema.flatten_config(config),
         machine=schema.flatten({k: v for k, v in facts.items() if k not in ABOUT_DATA and k != "run_id"}),
         text=schema.flatten({k: v for k, v in facts.items() if k in ABOUT_DATA}),
-        words=list_words(config, known),
+        words=recall_words(config, known),
         log=log,
     )
     return member, remark

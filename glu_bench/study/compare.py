@@ -104,7 +104,9 @@ def compare_runs(
     A planned run that never began counts in `n_planned`.
     Raises: ConfigError if nothing can be compared, the baseline is no arm, or runs disagree.
     """
-    entries = name_arms(add_tuned(read_entries(paths), paths), arm_keys)
+    found = read_entries(paths)
+    # in one table for all a tuned run stands once; else also in its table of tuned runs
+    entries = name_arms(found if allow_mixed else add_tuned(found, paths), arm_keys)
     if not entries:
         raise ConfigError(
             "no runs to compare; train some first: glu-bench sweep variant=gelu,swiglu seed=0,1"

@@ -19,7 +19,7 @@ def test_keys_are_those_of_the_json() -> None:
     speedup = {entry.name for entry in dataclasses.fields(Speedup)}
     for key in list_columns():
         name, _, rest = key.partition(".")
-        assert key == "n" or (name in arm and (not rest or rest in {**speedup, **equal_cost})), key
+        assert key == "n" or (name in arm and (not rest or rest in {*speedup, *equal_cost})), key
 
 
 def test_every_number_of_the_interface_has_a_column() -> None:

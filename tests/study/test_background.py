@@ -14,8 +14,8 @@ from glu_bench.files import write_json
 from glu_bench.runs.folder import Run
 from glu_bench.study.background import collect_backgrounds
 from glu_bench.study.compare import compare_runs
+from glu_bench.study.recall import Known, recall_words
 from glu_bench.study.traces import list_profiles, read_log
-from glu_bench.study.words import Known, list_words
 from tests.study.conftest import MakeRun
 
 
@@ -112,7 +112,7 @@ def test_runs_stand_in_the_order_of_the_table_then_of_seeds(nine_runs: list[Run]
 )
 def test_the_words_of_a_configuration_lead_back_to_it(words: list[str]) -> None:
     config = load_config([*words, "seed=3"])
-    found = list_words(config)
+    found = recall_words(config)
     assert found is not None
     assert schema.flatten_config(load_config(found)) == schema.flatten_config(config)
 
@@ -120,18 +120,18 @@ def test_the_words_of_a_configuration_lead_back_to_it(words: list[str]) -> None:
 def test_seeds_share_the_search_for_words(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Known()
     first, second = (load_config(["variant=geglu", f"seed={seed}"]) for seed in (0, 1))
-    assert list_words(first, known) == ["variant=geglu", "seed=0"]
-    monkeypatch.setattr("glu_bench.study.words.load_config", lambda words: pytest.fail("composed again"))
-    assert list_words(second, known) == ["variant=geglu", "seed=1"]
+    assert recall_words(first, known) == ["variant=geglu", "seed=0"]
+    monkeypatch.setattr("glu_bench.study.recall.load_config", lambda words: pytest.fail("composed again"))
+    assert recall_words(second, known) == ["variant=geglu", "seed=1"]
 
 
 def test_a_variant_of_ones_own_has_no_words_and_the_folder_is_named() -> None:
     config = load_config(["variant=geglu"])
     config.variant.name = "my_own"
-    assert list_words(config) is None
+    assert recall_words(config) is None
     config = load_config(["variant=geglu"])
     config.numerics_version += 1
-    assert list_words(config) is None
+    assert recall_words(config) is None
 
 
 def test_a_folder_that_never_began_is_no_obstacle(make_run: MakeRun, tmp_path: Path) -> None:

@@ -205,3 +205,5 @@ def test_tuned_and_untuned_runs_have_tables_of_their_own(
     assert {(arm.arm, arm.n_finished) for arm in tuned.arms} == {("gelu", 2), ("swiglu", 2)}
     assert any("by tuning, the high end of the grid: --widen" in line for line in tuned.warnings)
     assert any("lr 0.002" in setting for setting in described)
+    (mixed,) = compare_runs(sorted((tmp_path / "runs").iterdir()), allow_mixed=True)
+    assert sum(arm.n_planned for arm in mixed.arms) == len(list((tmp_path / "runs").iterdir()))

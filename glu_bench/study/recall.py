@@ -39,7 +39,7 @@ class Known:
     starts: dict[tuple[str, ...], schema.Config] = field(default_factory=dict)  # by chosen files
 
 
-def list_words(config: schema.Config, known: Known | None = None) -> list[str] | None:
+def recall_words(config: schema.Config, known: Known | None = None) -> list[str] | None:
     """The words that lead to this configuration, checked; what is chosen by default is left out.
 
     None if none do: the variant is not a built-in one, or this code's numbers differ.
