@@ -26,6 +26,7 @@ from glu_bench.yaml_file import read_yaml, refuse_interpolation
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
+DATA_FOLDERS = {"reproduce"}  # beside the groups; no run's settings are chosen from them
 ARGUMENT_KEYS = ("variant.activation_args", "variant.gate_args", "variant.value_args")
 
 
@@ -91,9 +92,8 @@ def read_variant(name: str, config_dir: Path | None = None) -> Variant:
     names = list_group("variant", config_dir)
     if name not in names:
         raise ConfigError(f"no variant named '{name}'; known: {', '.join(names)}{suggest(name, names)}")
-    path = next(
-        path for root in _list_roots(config_dir) if (path := root / "variant" / f"{name}.yaml").is_file()
-    )
+    roots = _list_roots(config_dir)
+    path = next(path for root in roots if (path := root / "variant" / f"{name}.yaml").is_file())
     tree = read_yaml(path)
     variant: Variant | None = _fill(Variant, tree)
     if variant is None:
@@ -111,7 +111,7 @@ def list_group(group: str, config_dir: Path | None = None) -> list[str]:
 def list_groups(config_dir: Path | None = None) -> list[str]:
     """Names of the configuration groups, sorted."""
     roots = _list_roots(config_dir)
-    return sorted({path.name for root in roots for path in root.iterdir() if path.is_dir()})
+    return sorted({path.name for root in roots for path in root.iterdir() if path.is_dir()} - DATA_FOLDERS)
 
 
 def expand_grid(overrides: Sequence[str], config_dir: Path | None = None) -> list[list[str]]:
@@ -384,7 +384,7 @@ def _check_override(override: Override, roots: Sequence[Path]) -> None:
     """Refuse a word whose key, name or type cannot work; ranges are checked after composing."""
     word, name = override.input_line, override.key_or_group
     keys = list_keys()
-    groups = sorted({path.name for root in roots for path in root.iterdir() if path.is_dir()})
+    groups = sorted({path.name for root in roots for path in root.iterdir() if path.is_dir()} - DATA_FOLDERS)
     if override.is_delete():
         raise ConfigError(f"{word}: keys cannot be taken out")
     if override.is_add():

@@ -16,14 +16,14 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "faults", "files", "yaml_file", "keys", "schema", "rules", "words", "config", "launch"),
+    *("errors", "faults", "files", "yaml_file", "typed_file", "keys", "schema", "rules", "words", "config", "launch"),
     *("grid", "device"),
     *("ranks", "allocator", "ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
     *("interop", "show", "cli"),
 )
 DOORS = {
     "hydra": ("config", "launch"),
-    "omegaconf": ("config", "launch"),
+    "omegaconf": ("typed_file", "config", "launch"),
     "yaml": ("yaml_file",),
     "scipy": ("stats",),
     "jinja2": ("show",),

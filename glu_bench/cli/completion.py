@@ -54,9 +54,18 @@ def complete_run_or_sweep(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def complete_variant(ctx: typer.Context, incomplete: str) -> list[str]:
     """Names of variants."""
+    return _list_names(ctx, incomplete, "variant")
+
+
+def complete_card(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Names of reproduction cards."""
+    return _list_names(ctx, incomplete, "reproduce")
+
+
+def _list_names(ctx: typer.Context, incomplete: str, group: str) -> list[str]:
     given = ctx.params.get("config_dir")
     try:
-        names = list_group("variant", Path(str(given)) if given else None)
+        names = list_group(group, Path(str(given)) if given else None)
     except GluBenchError:
         return []
     return [name for name in names if name.startswith(incomplete)]

@@ -14,6 +14,7 @@ from glu_bench.cli.doctor import doctor
 from glu_bench.cli.evaluate import evaluate
 from glu_bench.cli.export import export
 from glu_bench.cli.report import report
+from glu_bench.cli.reproduce import reproduce
 from glu_bench.cli.runs import app as runs_app
 from glu_bench.cli.sample import sample
 from glu_bench.cli.scaling import scaling
@@ -38,6 +39,7 @@ app.command(name="eval")(evaluate)
 app.command()(compare)
 app.command()(scaling)
 app.command()(report)
+app.command()(reproduce)
 app.command()(export)
 app.command()(sample)
 app.command()(variants)

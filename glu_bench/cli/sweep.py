@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from glu_bench.cli.execution import Execution, check_ended, execute_plan
 from glu_bench.cli.options import (
     OUTPUTS,
     AllowUnmatched,
@@ -20,7 +21,6 @@ from glu_bench.cli.options import (
 
 if TYPE_CHECKING:
     from glu_bench.study.plan import Plan
-    from glu_bench.study.slots import Slot
     from glu_bench.study.sweep import RunEnded
 
 
@@ -74,11 +74,10 @@ def sweep(
     from glu_bench.errors import ConfigError
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.launch import check_launcher, split_words
-    from glu_bench.show.console import make_stderr, plain
-    from glu_bench.show.sweep import SweepScreen, render_tuning
-    from glu_bench.study.engine import run_on_engine
+    from glu_bench.show.console import make_stderr
+    from glu_bench.show.sweep import render_tuning
     from glu_bench.study.plan import make_plan
-    from glu_bench.study.sweep import Limits, RunEnded, run_plan
+    from glu_bench.study.sweep import Limits
     from glu_bench.study.tuning import Tuning, make_request
 
     words, launcher_words = split_words(settings or [])
@@ -99,29 +98,14 @@ def sweep(
         max_s=None if max_hours is None else 3600 * max_hours,
     )
 
-    def execute(plan: Plan) -> list[RunEnded]:
-        stderr = make_stderr()
-        if launcher_words:
-            events = run_on_engine(
-                plan,
-                launcher_words,
-                retry_failed=retry_failed,
-                run_timeout_s=run_timeout,
-                extra_words=tuple(extra),
-            )
-        else:
-            slots, remark = _choose_slots(plan, n_parallel, per_gpu)
-            if remark and not quiet:
-                stderr.print(plain(remark))
-            events = run_plan(plan, slots=slots, limits=limits, extra_words=tuple(extra))
-        ended: list[RunEnded] = []
-        with SweepScreen(stderr, plan, quiet) as screen:
-            for event in events:
-                screen.show(event)
-                if isinstance(event, RunEnded):
-                    ended.append(event)
-        return ended
-
+    how = Execution(
+        limits=limits,
+        n_parallel=n_parallel,
+        per_gpu=per_gpu,
+        launcher_words=launcher_words,
+        extra_words=tuple(extra),
+        quiet=quiet,
+    )
     if tune:
         request = make_request(words, tune, _read_seeds(tune_seeds), config_dir)
         tuning = Tuning(
@@ -134,7 +118,7 @@ def sweep(
         if dry_run:
             _show_plan(tuning.plan(write=False), config_dir, options, as_json, quiet)
             return
-        choices = tuning.choose(execute, widen)
+        choices = tuning.choose(lambda plan: execute_plan(plan, how), widen)
         if not quiet:
             make_stderr().print(render_tuning(choices))
         plan = tuning.confirm(choices)
@@ -151,7 +135,7 @@ def sweep(
     if dry_run:
         _show_plan(plan, config_dir, options, as_json, quiet)
         return
-    _report(plan, execute(plan), as_json, quiet)
+    _report(plan, execute_plan(plan, how), as_json, quiet)
 
 
 def _read_seeds(text: str) -> list[int]:
@@ -161,29 +145,6 @@ def _read_seeds(text: str) -> list[int]:
         return [int(seed) for seed in text.split(",")]
     except ValueError:
         raise ConfigError(f"--tune-seeds {text}: whole numbers, such as 100,101") from None
-
-
-def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[list[Slot], str | None]:
-    """Where runs go, and a remark if a measurement decided it."""
-    from glu_bench.study.slots import make_slots
-
-    pending = [p.config for p in plan.runs if p.config and plan.run(p).outcome() != "complete"]
-    if not pending:
-        return make_slots(1), None
-    import torch
-
-    from glu_bench.cost.estimate import choose_parallel
-
-    n_gpus = torch.cuda.device_count() if any(c.train.device != "cpu" for c in pending) else 0
-    if n_gpus:
-        return make_slots(n_parallel or n_gpus * per_gpu, n_gpus, per_gpu), None
-    if n_parallel is not None:
-        return make_slots(n_parallel), None
-    chosen, gain = choose_parallel(pending[0], len(pending))
-    if gain is None:
-        return make_slots(chosen), None
-    how = f"{chosen} runs at a time" if chosen > 1 else "one run at a time"
-    return make_slots(chosen), f"{how}: a thread each would give {gain:.2f} times the tokens/s of all in one"
 
 
 def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json: bool, quiet: bool) -> None:
@@ -249,7 +210,6 @@ def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json:
 
 def _report(plan: Plan, ended: list[RunEnded], as_json: bool, quiet: bool) -> None:
     """What became of every run. Raises: SweepIncompleteError naming those that did not finish."""
-    from glu_bench.errors import SweepIncompleteError
     from glu_bench.show.console import make_stderr, plain, print_json
 
     failed = [event for event in ended if event.status not in ("complete", "skipped")]
@@ -269,10 +229,4 @@ def _report(plan: Plan, ended: list[RunEnded], as_json: bool, quiet: bool) -> No
             )
         )
         stderr.print(plain(f"compare them: glu-bench compare {plan.sweep_id}"))
-    if failed or n_not_begun:
-        lines = [f"  {e.planned.run_id}: {e.status}, {e.reason}; log: {e.log}" for e in failed]
-        if n_not_begun:
-            lines.append(f"  {n_not_begun} not begun; the same command goes on")
-        raise SweepIncompleteError(
-            "\n".join([f"{len(failed) + n_not_begun} of {len(plan.runs)} runs did not finish", *lines])
-        )
+    check_ended(plan, ended)

@@ -120,6 +120,20 @@ def judge_summaries(summaries: Mapping[str, Summary], baseline: str) -> Findings
     return _conclude(summaries, baseline, pairs, _name_test([False] * len(pairs), None), [], None)
 
 
+def judge_means(
+    summaries: Mapping[str, Summary], noise_sd: float, noise_df: float, baseline: str
+) -> Findings:
+    """Findings from means whose noise is assumed: the sd of one run, known to these degrees of freedom."""
+    pairs = []
+    for a, b in _list_pairs(summaries):
+        one, other = summaries[a], summaries[b]
+        error = noise_sd * math.sqrt(1 / one.n + 1 / other.n)
+        contrast = Contrast(difference=one.mean - other.mean, standard_error=error, df=noise_df)
+        pairs.append(_make_pair(a, b, contrast.difference, contrast))
+    test = f"t with an assumed sd of {noise_sd:g}, {noise_df:g} degrees of freedom"
+    return _conclude(summaries, baseline, pairs, test, [], None)
+
+
 def _list_pairs(summaries: Mapping[str, Summary]) -> list[tuple[str, str]]:
     ranked = sorted(summaries, key=lambda arm: (summaries[arm].mean, arm))
     return [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]]

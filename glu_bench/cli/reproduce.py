@@ -1,0 +1,247 @@
+"""glu-bench reproduce: a published table, ours beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glu_bench.cli.completion import complete_card
+from glu_bench.cli.execution import Execution, check_ended, execute_plan
+from glu_bench.cli.options import OUTPUTS, AsJson, ConfigDir, OutputDir, Plugins, Quiet, Settings
+from glu_bench.errors import ConfigError, SweepIncompleteError
+
+if TYPE_CHECKING:
+    from glu_bench.study.plan import Plan
+    from glu_bench.study.reproduce import Protocol
+    from glu_bench.study.sweep import RunEnded
+    from glu_bench.study.tuning import Tuning
+
+
+def reproduce(
+    card: Annotated[
+        str | None,
+        typer.Argument(help="A card's name, or a YAML file of your own.", autocompletion=complete_card),
+    ] = None,
+    settings: Settings = None,
+    *,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="The size to try it at; by default the card's first.")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option("--column", help="The table's column; by default the card's first.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tune nothing: fewer runs, a weaker verdict.")
+    ] = False,
+    list_all: Annotated[bool, typer.Option("--list", help="Print the cards, and stop.")] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The sweep's id; by default card and scale.")
+    ] = None,
+    n_parallel: Annotated[
+        int | None,
+        typer.Option("-j", min=1, help="Runs at a time; by default what a short measurement says."),
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again what failed before.")
+    ] = False,
+    max_hours: Annotated[
+        float | None, typer.Option("--max-hours", min=0, help="Stop after so many hours; go on later.")
+    ] = None,
+    widen: Annotated[
+        bool,
+        typer.Option("--widen", help="Where an arm's best value ends the grid, add one beyond, for all."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it will cost, and stop.")] = False,
+    plugin: Plugins = None,
+    config_dir: ConfigDir = None,
+    output_dir: OutputDir = OUTPUTS,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a card's arms at a scale, tuned alike, and set ours beside the published table.
+
+    Finished runs are skipped, so the same command goes on, and in the end only prints.
+    Settings replace the card's.
+
+    Example: glu-bench reproduce shazeer2020 --scale pico --quick
+    """
+    from glu_bench.ffn.plugins import load_plugins
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.reproduce import render_cards, render_reproduction, say_reproduction
+    from glu_bench.study.card import find_column, find_scale, list_cards, load_card
+    from glu_bench.study.reproduce import judge_reproduction, make_protocol, read_finished
+    from glu_bench.study.sweep import Limits
+
+    if list_all:
+        cards = [load_card(each, config_dir) for each in list_cards(config_dir)]
+        if as_json:
+            print_json({"cards": [dataclasses.asdict(each) for each in cards]})
+        else:
+            make_stdout().print(render_cards(cards))
+        return
+    if card is None:
+        raise ConfigError(f"which card? there: {', '.join(list_cards(config_dir))}; or a YAML file")
+    load_plugins(plugin or [])
+    found = load_card(card, config_dir)
+    find_column(found, column)  # a mistake is said before anything is trained
+    scale_name, chosen = find_scale(found, scale)
+    protocol = make_protocol(found, scale_name, chosen, given=settings or [], quick=quick)
+    if name is not None:
+        protocol = dataclasses.replace(protocol, name=name)
+    if dry_run:
+        _show_cost(protocol, output_dir, config_dir, as_json, quiet)
+        return
+    extra = ["--config-dir", str(config_dir.resolve())] if config_dir else []
+    extra += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
+    how = Execution(
+        limits=Limits(retry_failed=retry_failed, max_s=None if max_hours is None else 3600 * max_hours),
+        n_parallel=n_parallel,
+        extra_words=tuple(extra),
+        quiet=quiet,
+    )
+    plan, ended = _execute(protocol, how, widen, output_dir, config_dir)
+    try:
+        result = judge_reproduction(found, column, read_finished(plan), config_dir)
+    except ConfigError:
+        check_ended(plan, ended)  # why there is nothing to show
+        raise
+    if as_json:
+        print_json({**dataclasses.asdict(result), "scale": scale_name, "sweep_id": plan.sweep_id})
+    else:
+        stdout, stderr = make_stdout(), make_stderr()
+        stdout.print(render_reproduction(result))
+        for line in say_reproduction(result):
+            stdout.print(plain(line))
+        if not quiet:
+            for warning in result.warnings:
+                stderr.print(plain(f"note: {warning}"))
+            stderr.print(plain(f"the runs: glu-bench compare {plan.sweep_id}"))
+    check_ended(plan, ended)
+
+
+def _execute(
+    protocol: Protocol, how: Execution, widen: bool, output_dir: Path, config_dir: Path | None
+) -> tuple[Plan, list[RunEnded]]:
+    """The plan whose runs are compared, and how they ended.
+
+    Raises: SweepIncompleteError if tuning did not come to its end, for nothing is chosen before.
+    """
+    from glu_bench.show.console import make_stderr
+    from glu_bench.show.sweep import render_tuning
+    from glu_bench.study.reproduce import check_protocol
+
+    def tune(plan: Plan) -> None:
+        # a value that diverges is a finding of the tuning; one that was not tried is none
+        check_ended(plan, _execute_rest(plan, how), accepted=("diverged",))
+
+    tuning = _make_tuning(protocol, output_dir, config_dir)
+    planned = _plan(protocol, tuning, output_dir, config_dir, write=False)
+    check_protocol(protocol, planned.sweep_id, output_dir, planned)
+    if tuning is None:
+        plan = _plan(protocol, None, output_dir, config_dir, write=True)
+    else:
+        try:
+            choices = tuning.choose(tune, widen)
+        except SweepIncompleteError as error:
+            raise SweepIncompleteError(f"tuning: {error}") from None
+        if not how.quiet:
+            make_stderr().print(render_tuning(choices))
+        plan = tuning.confirm(choices)
+    return plan, _execute_rest(plan, how)
+
+
+def _execute_rest(plan: Plan, how: Execution) -> list[RunEnded]:
+    """How each run ended; nothing is started or shown where all are complete."""
+    from glu_bench.study.sweep import RunEnded
+
+    if all(plan.run(planned).outcome() == "complete" for planned in plan.runs):
+        return [RunEnded(planned, "skipped", None, None) for planned in plan.runs]
+    return execute_plan(plan, how)
+
+
+def _make_tuning(protocol: Protocol, output_dir: Path, config_dir: Path | None) -> Tuning | None:
+    from glu_bench.study.tuning import Tuning, make_request
+
+    if not protocol.tune:
+        return None
+    request = make_request(protocol.words, protocol.tune, protocol.tune_seeds, config_dir)
+    return Tuning(request=request, output_dir=output_dir, name=protocol.name, config_dir=config_dir)
+
+
+def _plan(
+    protocol: Protocol, tuning: Tuning | None, output_dir: Path, config_dir: Path | None, write: bool
+) -> Plan:
+    """The tuning's plan, or without one that of the runs themselves."""
+    from glu_bench.study.plan import make_plan
+
+    if tuning is not None:
+        return tuning.plan(write=write)
+    return make_plan(
+        protocol.words,
+        output_dir,
+        name=protocol.name,
+        config_dir=config_dir,
+        extend=(output_dir / "sweeps" / protocol.name / "plan.json").exists(),
+        write=write,
+    )
+
+
+def _show_cost(
+    protocol: Protocol, output_dir: Path, config_dir: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """What is left to do, a stage a row."""
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.reproduce import render_stages
+    from glu_bench.study.plan import plan_cells
+    from glu_bench.study.reproduce import check_protocol, list_stand_ins
+    from glu_bench.study.tuning import choose_values, list_confirmations, take_in
+
+    tuning = _make_tuning(protocol, output_dir, config_dir)
+    plan = _plan(protocol, tuning, output_dir, config_dir, write=False)
+    check_protocol(protocol, plan.sweep_id, output_dir, plan)
+    plans = {"confirm" if tuning is None else "tune": plan}
+    if tuning is not None:
+        is_tuned = all(plan.run(planned).outcome() in ("complete", "diverged") for planned in plan.runs)
+        request = take_in(tuning.request, plan)
+        choices = choose_values(plan, request) if is_tuned else list_stand_ins(request, plan)
+        cells = list_confirmations(request, choices, config_dir)
+        plans["confirm"] = plan_cells(cells, output_dir, write=False)
+    if not quiet:
+        make_stderr().print(plain("timing a few steps of each shape …"))
+    stages = _estimate(plans, config_dir, calibrate=not quiet)
+    if as_json:
+        keys = ("stage", "planned", "pending", "flops", "elapsed_s", "disk_bytes")
+        listed = [dict(zip(keys, stage, strict=True)) for stage in stages]
+        print_json({"sweep_id": protocol.name, "settings": protocol.words, "stages": listed})
+        return
+    make_stdout().print(render_stages(protocol.name, stages))
+    words = [*protocol.words, *(f"tune {word}" for word in protocol.tune)]
+    make_stdout().print(plain(f"settings: {' '.join(words)}"))
+
+
+def _estimate(
+    plans: dict[str, Plan], config_dir: Path | None, calibrate: bool
+) -> Sequence[tuple[str, int, int, int, float | None, int]]:
+    """The cost of what is left of each plan, every shape timed once."""
+    from glu_bench.config import load_config
+    from glu_bench.cost.estimate import estimate_runs
+
+    pending = [
+        (stage, planned)
+        for stage, plan in plans.items()
+        for planned in plan.runs
+        if plan.run(planned).outcome() not in ("complete", "diverged")
+    ]
+    configs = [planned.config or load_config(planned.words, config_dir) for _, planned in pending]
+    costs = estimate_runs(configs, calibrate=calibrate)
+    stages = []
+    for stage, plan in plans.items():
+        mine = [cost for (of, _), cost in zip(pending, costs, strict=True) if of == stage]
+        elapsed_s = sum(cost.elapsed_s or 0.0 for cost in mine) if calibrate else None
+        sums = (sum(cost.flops for cost in mine), elapsed_s, sum(cost.disk_bytes for cost in mine))
+        stages.append((stage, len(plan.runs), len(mine), *sums))
+    return stages

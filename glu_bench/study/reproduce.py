@@ -1,0 +1,330 @@
+"""A published table and ours of the same arms: order, gap of gated over ungated arms, verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from glu_bench.config import read_variant
+from glu_bench.errors import ConfigError
+from glu_bench.files import sha256_bytes
+from glu_bench.runs.record import read_record
+from glu_bench.stats.blocked import Losses
+from glu_bench.stats.concordance import Concordance, find_concordance
+from glu_bench.stats.findings import Findings, judge_losses, judge_means, judge_summaries
+from glu_bench.stats.gap import Gap, find_gap, find_summary_gap
+from glu_bench.stats.interval import ALPHA, Summary
+from glu_bench.stats.pair import Pair
+from glu_bench.study import tuning
+from glu_bench.study.arms import describe_setting
+from glu_bench.study.card import Card, Column, Scale, find_column, spell_grid
+from glu_bench.study.compare import choose_baseline
+from glu_bench.study.plan import Plan, PlannedRun, load_plan
+
+RULES = (
+    "contradicted: a pair that both sides separate stands in opposite order, or both gaps' 95 % intervals "
+    "leave out 0 on opposite sides, or chance gives so few agreements with probability 5 % or less. "
+    "reproduced: none of these, and chance gives so many agreements with probability 5 % or less, or every "
+    "pair that the published noise separates is separated here in the same order. "
+    "not_separable: all else."
+)
+BUDGETS = ("train.tokens", "train.steps", "train.epochs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What a scale of a card runs: words of a sweep, what it tunes, and the sweep's id."""
+
+    name: str
+    words: list[str]
+    tune: list[str]
+    tune_seeds: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One arm on one side."""
+
+    arm: str
+    mean_loss_nats: float
+    sd_loss_nats: float | None
+    n_finished: int
+    n_planned: int
+    letters: str  # arms of one side that share one are not separable
+    tuned: dict[str, str]  # what tuning chose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A table, best first; losses of the two sides are in different units and never subtracted."""
+
+    setting: str
+    test: str
+    arms: list[Row]
+    pairs: list[Pair]
+    gap: Gap | None  # gated less ungated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduction:
+    """Published against ours. The verdict is one of `RULES`."""
+
+    card: str
+    title: str
+    source: str
+    column: str
+    published: Side
+    ours: Side
+    concordance: Concordance
+    contradicted_pairs: list[tuple[str, str]]
+    verdict: str
+    sentence: str
+    rules: str
+    warnings: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a plan's runs have given so far."""
+
+    losses: Losses
+    n_planned: dict[str, int]
+    n_diverged: dict[str, int]
+    tuned: dict[str, dict[str, str]]
+    warnings: list[str]
+    setting: str
+
+
+def make_protocol(
+    card: Card, scale_name: str, scale: Scale, *, given: Sequence[str] = (), quick: bool = False
+) -> Protocol:
+    """The sweep of a scale. `given` words replace the card's; `quick` tunes nothing."""
+    keys = {word.partition("=")[0] for word in given}
+    words = [
+        f"variant={','.join(card.arms)}",
+        f"seed={','.join(map(str, scale.seeds))}",
+        f"model={scale.model}",
+        *([] if keys & set(BUDGETS) else [f"train.tokens={scale.tokens}"]),
+        *scale.overrides,
+    ]
+    words = [word for word in words if word.partition("=")[0] not in keys]
+    tune = [] if quick else [spell_grid(key, grid) for key, grid in scale.tune.items() if key not in keys]
+    name = f"{card.name}-{scale_name}{'-quick' if quick else ''}"
+    if given:
+        name += f"-{sha256_bytes(chr(10).join(sorted(given)).encode())[:6]}"
+    return Protocol(name=name, words=[*words, *given], tune=tune, tune_seeds=scale.tune_seeds if tune else [])
+
+
+def check_protocol(protocol: Protocol, name: str, output_dir: Path, plan: Plan) -> None:
+    """Refuse a sweep's name that stands for other runs; more seeds and more values to tune are the same.
+
+    `plan` is the sweep as it would be planned now.
+    Raises: ConfigError if an earlier sweep of that name has arms or settings that this one has not.
+    """
+    free = {"seed", *(word.partition("=")[0] for word in protocol.tune)}
+    there = output_dir / "sweeps" / name
+    if not (there / "plan.json").exists():
+        return
+    now = {_spell_arm(planned, free) for planned in plan.runs if planned.config is not None}
+    for planned in load_plan(there).runs:
+        if (before := _spell_arm(planned, free)) not in now:
+            raise ConfigError(f"sweep {name} has other runs ({before}); choose another --name")
+
+
+def _spell_arm(planned: PlannedRun, free: set[str]) -> str:
+    return " ".join(word for word in planned.words if word.partition("=")[0] not in free)
+
+
+def read_finished(plan: Plan) -> Finished:
+    """Test losses by arm and seed of a plan's runs, those of its recorded tuning if it has one."""
+    record = plan.folder / tuning.FILE
+    made = read_record(record)["runs"] if record.exists() else None
+    losses: dict[str, dict[int, float]] = {}
+    n_planned: dict[str, int] = {}
+    n_diverged: dict[str, int] = {}
+    tuned: dict[str, dict[str, str]] = {}
+    warnings: dict[str, None] = {}
+    setting = ""
+    for planned in plan.runs:
+        if made is not None and planned.run_id not in made:
+            continue  # of an earlier choice
+        arm = str(planned.identity["variant.name"])
+        chosen = made[planned.run_id] if made is not None else {"keys": [], "edges": {}}
+        values = dict(word.split("=", 1) for word in planned.words)
+        tuned[arm] = {key: values[key] for key in chosen["keys"]}
+        for key, side in chosen["edges"].items():
+            warnings[f"{arm}: {key} {values[key]} by tuning, the {side} end of the grid: --widen"] = None
+        setting = setting or describe_setting(planned.identity, tuple(chosen["keys"]))
+        n_planned[arm] = n_planned.get(arm, 0) + 1
+        run = plan.run(planned)
+        outcome = run.outcome()
+        loss = run.result()["test_loss_nats"] if outcome == "complete" else None
+        if loss is not None and math.isfinite(loss):
+            losses.setdefault(arm, {})[int(planned.identity["seed"])] = float(loss)
+        elif outcome in ("complete", "diverged"):
+            n_diverged[arm] = n_diverged.get(arm, 0) + 1
+    for arm, n in n_planned.items():
+        if len(losses.get(arm, {})) < n:
+            said = f", {n_diverged[arm]} diverged" if arm in n_diverged else ""
+            warnings[f"{arm}: {len(losses.get(arm, {}))} of {n} runs finished{said}"] = None
+    return Finished(
+        losses=losses,
+        n_planned=n_planned,
+        n_diverged=n_diverged,
+        tuned=tuned,
+        warnings=list(warnings),
+        setting=setting,
+    )
+
+
+def judge_reproduction(
+    card: Card, column_name: str | None, finished: Finished, config_dir: Path | None = None
+) -> Reproduction:
+    """Published against ours, and the verdict by `RULES`.
+
+    Separable means Holm over all pairs of a side at 5 %: Welch for a column with sds, an assumed
+    noise where the card states one, the seed-blocked model for ours. The concordance is over the
+    pairs that the published side separates; over all its unequal pairs where nothing says how noisy
+    it is, and then no pair can be contradicted.
+    Raises: ConfigError if fewer than two arms of the column have a finished run.
+    """
+    name, column = find_column(card, column_name)
+    ours_losses = {arm: finished.losses[arm] for arm in column.arms if arm in finished.losses}
+    if len(ours_losses) < 2:
+        raise ConfigError(
+            f"{card.name}: fewer than two arms of column {name} have a finished run, nothing to set beside it"
+        )
+    gated = {arm for arm in column.arms if read_variant(arm, config_dir).gated}
+    published = _judge_published(column)
+    means = {arm: published_arm.mean for arm, published_arm in column.arms.items()}
+    ours = judge_losses(ours_losses, choose_baseline(list(ours_losses)))
+    has_noise = any(pair.p_raw is not None for pair in published.pairs)
+    told_apart = [
+        (pair.a, pair.b)
+        for pair in published.pairs
+        if (pair.separable if has_noise else means[pair.a] < means[pair.b])
+        and {pair.a, pair.b} <= set(ours_losses)
+    ]
+    concordance = find_concordance(told_apart, {e.arm: e.mean_loss_nats for e in ours.estimates})
+    separable = {(pair.a, pair.b) for pair in ours.pairs if pair.separable}
+    contradicted = [(a, b) for a, b in told_apart if has_noise and (b, a) in separable]
+    ours_gap = find_gap(ours_losses, gated)
+    published_gap = _find_published_gap(column, gated, set(ours_losses))
+    verdict, reasons = decide(
+        concordance,
+        n_separated=sum(pair in separable for pair in told_apart),
+        contradicted=contradicted,
+        signs=(published_gap.sign if published_gap else 0, ours_gap.sign if ours_gap else 0),
+    )
+    warnings = [*finished.warnings, *ours.warnings]
+    if missing := [arm for arm in column.arms if arm not in ours_losses]:
+        warnings.append(f"without {', '.join(missing)}: no finished run")
+    if column.noise is not None:
+        warnings.append(f"published noise assumed, sd {column.noise.sd:g}: {column.noise.reason}")
+    elif not has_noise:
+        warnings.append("the card states no noise: every unequal pair counts, none can be contradicted")
+    return Reproduction(
+        card=card.name,
+        title=card.title,
+        source=card.source,
+        column=name,
+        published=Side(
+            setting=f"{column.what}; {card.protocol}",
+            test=published.test if has_noise else "none, the card states no noise",
+            arms=_make_rows(published, dict.fromkeys(column.arms, column.n), {}),
+            pairs=published.pairs,
+            gap=published_gap,
+        ),
+        ours=Side(
+            setting=finished.setting,
+            test=ours.test,
+            arms=_make_rows(ours, finished.n_planned, finished.tuned),
+            pairs=ours.pairs,
+            gap=ours_gap,
+        ),
+        concordance=concordance,
+        contradicted_pairs=contradicted,
+        verdict=verdict,
+        sentence="; ".join(reasons),
+        rules=RULES,
+        warnings=warnings,
+    )
+
+
+def decide(
+    concordance: Concordance,
+    *,
+    n_separated: int,
+    contradicted: Sequence[tuple[str, str]],
+    signs: tuple[int, int],
+) -> tuple[str, list[str]]:
+    """The verdict by `RULES` and what led to it.
+
+    `n_separated` of the concordance's pairs are separated here in the published order; `signs` are
+    those of the published gap and ours, 0 where the interval holds 0.
+    """
+    against = []
+    if contradicted:
+        pairs = ", ".join(f"{a} below {b}" for a, b in contradicted)
+        against.append(f"published and separable, here separable the other way: {pairs}")
+    if signs[0] * signs[1] < 0:
+        against.append("the gap of gated to ungated arms has the other sign")
+    if concordance.of and concordance.p_at_most <= ALPHA:
+        against.append(f"so few agreements come by chance with probability {concordance.p_at_most:.2g}")
+    counted = (
+        f"{concordance.agree} of {concordance.of} published pairs in the same order, "
+        f"{n_separated} of them separable here"
+    )
+    if against:
+        return "contradicted", [counted, *against]
+    if not concordance.of:
+        return "not_separable", ["the published noise separates no pair of the arms that finished here"]
+    by_chance = f"chance gives so many with probability {concordance.p_at_least:.2g}"
+    if concordance.p_at_least <= ALPHA or n_separated == concordance.of:
+        return "reproduced", [counted, by_chance, "no pair is contradicted"]
+    return "not_separable", [counted, by_chance, "no pair is contradicted"]
+
+
+def _summaries(column: Column) -> dict[str, Summary]:
+    return {arm: Summary(n=column.n, mean=row.mean, sd=row.sd) for arm, row in column.arms.items()}
+
+
+def _judge_published(column: Column) -> Findings:
+    summaries = _summaries(column)
+    baseline = choose_baseline(list(summaries))
+    if column.noise is None:
+        return judge_summaries(summaries, baseline)
+    return judge_means(summaries, column.noise.sd, column.noise.df, baseline)
+
+
+def _find_published_gap(column: Column, gated: set[str], arms: set[str]) -> Gap | None:
+    """Over the arms that ours has too, so that the two gaps speak of the same arms."""
+    summaries = {arm: summary for arm, summary in _summaries(column).items() if arm in arms}
+    noise = None if column.noise is None else (column.noise.sd, float(column.noise.df))
+    return find_summary_gap(summaries, gated, noise)
+
+
+def _make_rows(
+    found: Findings, n_planned: Mapping[str, int], tuned: Mapping[str, dict[str, str]]
+) -> list[Row]:
+    return [
+        Row(
+            arm=estimate.arm,
+            mean_loss_nats=estimate.mean_loss_nats,
+            sd_loss_nats=estimate.sd_loss_nats,
+            n_finished=estimate.n,
+            n_planned=n_planned[estimate.arm],
+            letters=estimate.letters,
+            tuned=tuned.get(estimate.arm, {}),
+        )
+        for estimate in found.estimates
+    ]
+
+
+def list_stand_ins(request: tuning.Request, plan: Plan) -> list[tuning.Choice]:
+    """A choice for each arm before tuning has ended: its first value, which costs as much as any."""
+    first = {key: values[0] for key, values in request.tuned.items()}
+    arms = dict.fromkeys(tuning.name_arm(planned.words, request) for planned in plan.runs)
+    return [tuning.Choice(arm=arm, chosen=first, edges={}, curve=[]) for arm in arms]
