@@ -35,7 +35,7 @@ def reproduce(
         str | None, typer.Option("--column", help="The table's column; by default the card's first.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Tune nothing: fewer runs, a weaker verdict.")
+        bool, typer.Option("--quick", help="The middle of each grid for all arms, in place of tuning.")
     ] = False,
     list_all: Annotated[bool, typer.Option("--list", help="Print the cards, and stop.")] = False,
     name: Annotated[

@@ -100,7 +100,10 @@ class Finished:
 def make_protocol(
     card: Card, scale_name: str, scale: Scale, *, given: Sequence[str] = (), quick: bool = False
 ) -> Protocol:
-    """The sweep of a scale. `given` words replace the card's; `quick` tunes nothing."""
+    """The sweep of a scale. `given` words replace the card's.
+
+    `quick` tunes nothing: every arm gets the middle of each grid, the lower one of two.
+    """
     keys = {word.partition("=")[0] for word in given}
     words = [
         f"variant={','.join(card.arms)}",
@@ -110,7 +113,10 @@ def make_protocol(
         *scale.overrides,
     ]
     words = [word for word in words if word.partition("=")[0] not in keys]
-    tune = [] if quick else [spell_grid(key, grid) for key, grid in scale.tune.items() if key not in keys]
+    grids = {key: grid for key, grid in scale.tune.items() if key not in keys}
+    if quick:
+        words += [spell_grid(key, [grid[(len(grid) - 1) // 2]]) for key, grid in grids.items()]
+    tune = [] if quick else [spell_grid(key, grid) for key, grid in grids.items()]
     name = f"{card.name}-{scale_name}{'-quick' if quick else ''}"
     if given:
         name += f"-{sha256_bytes(chr(10).join(sorted(given)).encode())[:6]}"
