@@ -139,8 +139,7 @@ def _execute(
         check_ended(plan, _execute_rest(plan, how), accepted=("diverged",))
 
     tuning = _make_tuning(protocol, output_dir, config_dir)
-    planned = _plan(protocol, tuning, output_dir, config_dir, write=False)
-    check_protocol(protocol, planned.sweep_id, output_dir, planned)
+    check_protocol(protocol, output_dir, config_dir)
     if tuning is None:
         plan = _plan(protocol, None, output_dir, config_dir, write=True)
     else:
@@ -201,8 +200,8 @@ def _show_cost(
     from glu_bench.study.tuning import choose_values, list_confirmations, take_in
 
     tuning = _make_tuning(protocol, output_dir, config_dir)
+    check_protocol(protocol, output_dir, config_dir)
     plan = _plan(protocol, tuning, output_dir, config_dir, write=False)
-    check_protocol(protocol, plan.sweep_id, output_dir, plan)
     plans = {"confirm" if tuning is None else "tune": plan}
     if tuning is not None:
         is_tuned = all(plan.run(planned).outcome() in ("complete", "diverged") for planned in plan.runs)

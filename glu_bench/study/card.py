@@ -188,6 +188,9 @@ def _check_scale(key: str, scale: Scale, config_dir: Path | None) -> None:
         if len(values) < 2:
             raise ConfigError(f"{key}.tune.{name}: at least two values")
         _check_words(f"{key}.tune.{name}", [spell_grid(name, values)], len(values), config_dir)
+        numbers = [value for value in values if isinstance(value, int | float)]
+        if numbers != sorted(numbers):
+            raise ConfigError(f"{key}.tune.{name}: from low to high; --quick takes the middle")
     _check_words(f"{key}.model", [f"model={scale.model}"], 1, config_dir)
     for word in scale.overrides:
         name = word.partition("=")[0]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glu_bench.config import read_variant
+from glu_bench.config import expand_grid, read_variant
 from glu_bench.errors import ConfigError
 from glu_bench.files import sha256_bytes
 from glu_bench.runs.record import read_record
@@ -21,7 +21,7 @@ from glu_bench.study import tuning
 from glu_bench.study.arms import describe_setting
 from glu_bench.study.card import Card, Column, Scale, find_column, spell_grid
 from glu_bench.study.compare import choose_baseline
-from glu_bench.study.plan import Plan, PlannedRun, load_plan
+from glu_bench.study.plan import Plan, load_plan
 
 RULES = (
     "contradicted: a pair that both sides separate stands in opposite order, or both gaps' 95 % intervals "
@@ -123,24 +123,24 @@ def make_protocol(
     return Protocol(name=name, words=[*words, *given], tune=tune, tune_seeds=scale.tune_seeds if tune else [])
 
 
-def check_protocol(protocol: Protocol, name: str, output_dir: Path, plan: Plan) -> None:
+def check_protocol(protocol: Protocol, output_dir: Path, config_dir: Path | None = None) -> None:
     """Refuse a sweep's name that stands for other runs; more seeds and more values to tune are the same.
 
-    `plan` is the sweep as it would be planned now.
     Raises: ConfigError if an earlier sweep of that name has arms or settings that this one has not.
     """
     free = {"seed", *(word.partition("=")[0] for word in protocol.tune)}
+    name = protocol.name + ("-tune" if protocol.tune else "")
     there = output_dir / "sweeps" / name
     if not (there / "plan.json").exists():
         return
-    now = {_spell_arm(planned, free) for planned in plan.runs if planned.config is not None}
+    now = {_spell_arm(words, free) for words in expand_grid(protocol.words, config_dir)}
     for planned in load_plan(there).runs:
-        if (before := _spell_arm(planned, free)) not in now:
+        if (before := _spell_arm(planned.words, free)) not in now:
             raise ConfigError(f"sweep {name} has other runs ({before}); choose another --name")
 
 
-def _spell_arm(planned: PlannedRun, free: set[str]) -> str:
-    return " ".join(word for word in planned.words if word.partition("=")[0] not in free)
+def _spell_arm(words: Sequence[str], free: set[str]) -> str:
+    return " ".join(sorted(word for word in words if word.partition("=")[0] not in free))
 
 
 def read_finished(plan: Plan) -> Finished:
