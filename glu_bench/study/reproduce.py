@@ -26,8 +26,8 @@ from glu_bench.study.plan import Plan, load_plan
 RULES = (
     "contradicted: a pair that both sides separate stands in opposite order, or both gaps' 95 % intervals "
     "leave out 0 on opposite sides, or chance gives so few agreements with probability 5 % or less. "
-    "reproduced: none of these, and chance gives so many agreements with probability 5 % or less, or every "
-    "pair that the published noise separates is separated here in the same order. "
+    "reproduced: none of these, and every pair that the published side tells apart is separated here in the "
+    "same order, or one of them is and chance gives so many agreements with probability 5 % or less. "
     "not_separable: all else."
 )
 BUDGETS = ("train.tokens", "train.steps", "train.epochs")
@@ -288,7 +288,7 @@ def decide(
     if not concordance.of:
         return "not_separable", ["the published noise separates no pair of the arms that finished here"]
     by_chance = f"chance gives so many with probability {concordance.p_at_least:.2g}"
-    if concordance.p_at_least <= ALPHA or n_separated == concordance.of:
+    if n_separated == concordance.of or (n_separated and concordance.p_at_least <= ALPHA):
         return "reproduced", [counted, by_chance, "no pair is contradicted"]
     return "not_separable", [counted, by_chance, "no pair is contradicted"]
 

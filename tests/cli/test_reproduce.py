@@ -186,8 +186,8 @@ def test_a_dry_run_tells_the_cost_of_both_stages_and_writes_nothing(
     assert ended.code == 0
     stages = json.loads(ended.out)["stages"]
     assert [(s["stage"], s["planned"], s["pending"]) for s in stages] == [
-        ("tune", 12, 12),
-        ("confirm", 12, 12),
+        ("tune", 6, 6),
+        ("confirm", 6, 6),
     ]
     assert all(stage["flops"] > 0 and stage["disk_bytes"] > 0 for stage in stages)
     assert not (tmp_path / "out" / "sweeps").exists()

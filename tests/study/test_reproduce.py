@@ -108,9 +108,10 @@ def test_noise_that_hides_the_order_is_not_separable() -> None:
     assert found.verdict == "not_separable"
 
 
-def test_one_seed_has_an_order_and_no_interval() -> None:
+def test_one_seed_has_an_order_which_is_no_finding() -> None:
     found = judge(SHORT, n=1, sd=0.0)
-    assert found.verdict == "reproduced"
+    assert found.concordance.agree == 17
+    assert found.verdict == "not_separable"
     assert "0 of them separable here" in found.sentence
     assert found.ours.gap is not None
     assert found.ours.gap.ci95 is None
@@ -187,7 +188,8 @@ def concordance(agree: int, of: int, p_at_least: float, p_at_most: float) -> Con
 @pytest.mark.parametrize(
     ("counted", "n_separated", "contradicted", "signs", "verdict"),
     [
-        (concordance(15, 17, 0.05, 0.99), 0, [], (-1, 0), "reproduced"),
+        (concordance(15, 17, 0.05, 0.99), 1, [], (-1, 0), "reproduced"),
+        (concordance(17, 17, 0.007, 1.0), 0, [], (-1, -1), "not_separable"),
         (concordance(14, 17, 0.051, 0.99), 13, [], (-1, -1), "not_separable"),
         (concordance(3, 3, 0.17, 1.0), 3, [], (0, 0), "reproduced"),
         (concordance(3, 3, 0.17, 1.0), 2, [], (0, 0), "not_separable"),
