@@ -16,7 +16,7 @@ from glu_bench.errors import ConfigError, SweepIncompleteError
 
 if TYPE_CHECKING:
     from glu_bench.study.plan import Plan
-    from glu_bench.study.reproduce import Protocol
+    from glu_bench.study.reproduce import ScaledSweep
     from glu_bench.study.sweep import RunEnded
     from glu_bench.study.tuning import Tuning
 
@@ -124,7 +124,7 @@ def reproduce(
 
 
 def _execute(
-    protocol: Protocol, how: Execution, widen: bool, output_dir: Path, config_dir: Path | None
+    protocol: ScaledSweep, how: Execution, widen: bool, output_dir: Path, config_dir: Path | None
 ) -> tuple[Plan, list[RunEnded]]:
     """The plan whose runs are compared, and how they ended.
 
@@ -162,7 +162,7 @@ def _execute_rest(plan: Plan, how: Execution) -> list[RunEnded]:
     return execute_plan(plan, how)
 
 
-def _make_tuning(protocol: Protocol, output_dir: Path, config_dir: Path | None) -> Tuning | None:
+def _make_tuning(protocol: ScaledSweep, output_dir: Path, config_dir: Path | None) -> Tuning | None:
     from glu_bench.study.tuning import Tuning, make_request
 
     if not protocol.tune:
@@ -172,7 +172,7 @@ def _make_tuning(protocol: Protocol, output_dir: Path, config_dir: Path | None) 
 
 
 def _plan(
-    protocol: Protocol, tuning: Tuning | None, output_dir: Path, config_dir: Path | None, write: bool
+    protocol: ScaledSweep, tuning: Tuning | None, output_dir: Path, config_dir: Path | None, write: bool
 ) -> Plan:
     """The tuning's plan, or without one that of the runs themselves."""
     from glu_bench.study.plan import make_plan
@@ -190,7 +190,7 @@ def _plan(
 
 
 def _show_cost(
-    protocol: Protocol, output_dir: Path, config_dir: Path | None, as_json: bool, quiet: bool
+    protocol: ScaledSweep, output_dir: Path, config_dir: Path | None, as_json: bool, quiet: bool
 ) -> None:
     """What is left to do, a stage a row."""
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json

@@ -34,7 +34,7 @@ BUDGETS = ("train.tokens", "train.steps", "train.epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class ScaledSweep:
     """What a scale of a card runs: words of a sweep, what it tunes, and the sweep's id."""
 
     name: str
@@ -99,7 +99,7 @@ class Finished:
 
 def make_protocol(
     card: Card, scale_name: str, scale: Scale, *, given: Sequence[str] = (), quick: bool = False
-) -> Protocol:
+) -> ScaledSweep:
     """The sweep of a scale. `given` words replace the card's.
 
     `quick` tunes nothing: every arm gets the middle of each grid, the lower one of two.
@@ -120,10 +120,12 @@ def make_protocol(
     name = f"{card.name}-{scale_name}{'-quick' if quick else ''}"
     if given:
         name += f"-{sha256_bytes(chr(10).join(sorted(given)).encode())[:6]}"
-    return Protocol(name=name, words=[*words, *given], tune=tune, tune_seeds=scale.tune_seeds if tune else [])
+    return ScaledSweep(
+        name=name, words=[*words, *given], tune=tune, tune_seeds=scale.tune_seeds if tune else []
+    )
 
 
-def check_protocol(protocol: Protocol, output_dir: Path, config_dir: Path | None = None) -> None:
+def check_protocol(protocol: ScaledSweep, output_dir: Path, config_dir: Path | None = None) -> None:
     """Refuse a sweep's name that stands for other runs; more seeds and more values to tune are the same.
 
     Raises: ConfigError if an earlier sweep of that name has arms or settings that this one has not.

@@ -18,8 +18,8 @@ from glu_bench.study.card import Card, load_card
 from glu_bench.study.plan import make_plan
 from glu_bench.study.reproduce import (
     Finished,
-    Protocol,
     Reproduction,
+    ScaledSweep,
     check_protocol,
     decide,
     judge_reproduction,
@@ -251,7 +251,7 @@ def test_a_name_in_use_for_other_runs_is_refused_and_more_seeds_are_not(
     make_plan([*words, "seed=0"], tmp_path, name="mine")
 
     def check(*given: str) -> None:
-        check_protocol(Protocol(name="mine", words=list(given), tune=[], tune_seeds=[]), tmp_path)
+        check_protocol(ScaledSweep(name="mine", words=list(given), tune=[], tune_seeds=[]), tmp_path)
 
     check(*words, "seed=0,1")
     check(*tiny_words, "seed=0", "variant=gelu,swiglu,relu")
