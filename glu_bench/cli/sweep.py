@@ -73,8 +73,9 @@ def sweep(
     """
     from glu_bench.errors import ConfigError
     from glu_bench.ffn.plugins import load_plugins
+    from glu_bench.grid import load_grid
     from glu_bench.launch import check_launcher, split_words
-    from glu_bench.show.console import make_stderr
+    from glu_bench.show.console import make_stderr, plain
     from glu_bench.show.sweep import render_tuning
     from glu_bench.study.plan import make_plan
     from glu_bench.study.sweep import Limits
@@ -117,8 +118,16 @@ def sweep(
         )
         if dry_run:
             _show_plan(tuning.plan(write=False), config_dir, options, as_json, quiet)
+            if not quiet:
+                n_runs = sum(1 for _ in load_grid(words, config_dir))
+                make_stderr().print(plain(f"then {n_runs} runs at the chosen values, not in this list"))
             return
-        choices = tuning.choose(lambda plan: execute_plan(plan, how), widen)
+
+        def tune_all(planned: Plan) -> None:
+            # a value that diverges is a finding of the tuning; one that was not tried is none
+            check_ended(planned, execute_plan(planned, how), accepted=("diverged",))
+
+        choices = tuning.choose(tune_all, widen)
         if not quiet:
             make_stderr().print(render_tuning(choices))
         plan = tuning.confirm(choices)

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from glu_bench.config import load_config
+from glu_bench.cost.estimate import Estimate
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.record import read_record, write_record
+from glu_bench.schema import Config
 from glu_bench.study.compare import compare_runs
 from glu_bench.study.plan import Plan, make_plan, resolve_run
 from glu_bench.study.tuning import Tuning, choose_values, list_tuned, make_request, widen
@@ -186,6 +188,29 @@ def test_an_edited_record_is_refused(words: list[str], tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("0.002", "0.001"))
     with pytest.raises(DataError, match="edited"):
         list_tuned(tmp_path)
+
+
+def test_nothing_is_chosen_from_a_tuning_that_time_cut_short(
+    words: list[str], call_command: Command, tmp_path: Path
+) -> None:
+    tune = ["--tune", "optim.lr=2e-3,8e-3", "--tune-seeds", "100", "--name", "cut", "--max-hours", "0"]
+    ended = call_command("sweep", *words, *tune, "--output-dir", str(tmp_path), "--quiet", "-j", "1")
+    assert ended.code == 5
+    assert "4 of 4 runs did not finish" in ended.err
+    assert not (tmp_path / "sweeps" / "cut" / "tuning.json").exists()
+
+
+def test_a_dry_run_of_a_tuned_sweep_names_the_runs_to_come(
+    words: list[str], call_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def estimate(shapes: list[Config], calibrate: bool) -> list[Estimate]:
+        return [Estimate(flops=1, elapsed_s=1.0, disk_bytes=1) for _ in shapes]
+
+    monkeypatch.setattr("glu_bench.cost.estimate.estimate_runs", estimate)
+    tune = ["--tune", "optim.lr=2e-3,8e-3", "--tune-seeds", "100", "--dry-run"]
+    ended = call_command("sweep", *words, *tune, "--output-dir", str(tmp_path))
+    assert ended.code == 0, ended.err
+    assert "then 4 runs at the chosen values" in ended.err
 
 
 @pytest.mark.slow
