@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import glu_bench
-from glu_bench.config import expand_grid, load_config
 from glu_bench.ffn import activations, plugins
 from glu_bench.ffn.formula import load_variant
+from glu_bench.grid import load_grid
 from glu_bench.launch import check_launcher, split_words
 from tests.conftest import REPO, Command
 
@@ -68,8 +68,7 @@ def test_every_command_of_the_readme_composes(words: list[str], own_configs: Pat
     settings, launcher_words = split_words([word for word in words[2:] if "=" in word])
     if launcher_words and is_installed(launcher_words[0].partition("=")[2]):
         check_launcher(launcher_words)
-    for combination in expand_grid(settings, config_dir):
-        load_config(combination, config_dir)
+    assert list(load_grid(settings, config_dir))
 
 
 def test_the_variant_of_the_readme_is_one(own_configs: Path) -> None:

@@ -124,8 +124,8 @@ def sweep(
             return
 
         def tune_all(planned: Plan) -> None:
-            # a value that diverges is a finding of the tuning; one that was not tried is none
-            check_ended(planned, execute_plan(planned, how), accepted=("diverged",))
+            # a value that diverges or fails is out; one that was not tried to its end could be the best
+            check_ended(planned, execute_plan(planned, how), accepted=("diverged", "failed", "timeout"))
 
         choices = tuning.choose(tune_all, widen)
         if not quiet:

@@ -12,7 +12,7 @@ import torch
 from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
 from glu_bench.data.order import make_order
-from glu_bench.data.prepared import prepare_tokens
+from glu_bench.data.prepared import TokenSet, prepare_tokens
 from glu_bench.device import make_autocast, resolve_train
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.counts import Counts, count_model
@@ -44,11 +44,15 @@ def estimate_runs(configs: Sequence[schema.Config], calibrate: bool = True) -> l
     """
     counts: dict[str, tuple[Counts, int]] = {}
     rates: dict[str, float] = {}
+    texts: dict[str, TokenSet] = {}  # prepared once: even to find one prepared takes half a second
     estimates = []
     for config in configs:
         key = repr(dataclasses.replace(config, seed=0))
         if key not in counts:
-            counts[key] = _count(config)
+            text = repr((config.data, config.tokenizer))
+            if text not in texts:
+                texts[text] = prepare_tokens(config)
+            counts[key] = _count(config, texts[text])
         found, n_steps = counts[key]
         flops = found.flops_per_token * n_steps * config.train.batch_size * config.model.seq_len
         shape = repr((config.model, config.optim.name, config.train, config.tokenizer))
@@ -128,7 +132,6 @@ def choose_parallel(config: schema.Config, n_runs: int) -> tuple[int, float | No
     return (min(n_cores, n_runs), gain) if gain > GAIN else (1, gain)
 
 
-def _count(config: schema.Config) -> tuple[Counts, int]:
-    tokens = prepare_tokens(config)
+def _count(config: schema.Config, tokens: TokenSet) -> tuple[Counts, int]:
     order = make_order(tokens.stream("train"), config.model.seq_len, config.train.batch_size, config.seed)
     return count_model(config, tokens.tokenizer.vocab_size), count_steps(config, order)
