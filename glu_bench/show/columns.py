@@ -19,7 +19,7 @@ class Column:
     """One column of every format."""
 
     key: str
-    header: str  # {baseline} and {split} stand for the table's own
+    header: str  # {baseline}, {split} and {loss} stand for the table's own
     unit: str
     write: Callable[[Arm, Comparison], str]  # a cell for people; "-" for nothing
     parts: tuple[str, ...]  # its columns as data
@@ -28,7 +28,8 @@ class Column:
 
     def head(self, comparison: Comparison) -> str:
         """The header in this table."""
-        return self.header.format(baseline=comparison.baseline, split=comparison.split)
+        loss = "loss" if comparison.per == "token" else f"loss/{comparison.per}"
+        return self.header.format(baseline=comparison.baseline, split=comparison.split, loss=loss)
 
 
 def list_columns() -> dict[str, Column]:
@@ -168,7 +169,7 @@ _ALL = (
     _number("n_finished", "finished", "runs", str),
     _number("n_planned", "planned", "runs", str),
     _number("n_diverged", "diverged", "runs", str),
-    _number("mean_loss_nats", "loss", NATS, fixed),
+    _number("mean_loss_nats", "{loss}", NATS, fixed),
     _number("sd_loss_nats", "sd", NATS, fixed),
     _text("letters", ""),
     _interval("ci95", "95 % of loss", NATS, fixed),

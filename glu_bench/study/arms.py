@@ -110,6 +110,8 @@ def _take_seed(identity: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 
 def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
+    if dotted == "tokenizer_fingerprint":  # what a tokenizer's keys come to
+        return any(key.partition(".")[0] == "tokenizer" for key in arm_keys)
     return any(dotted == key or dotted.startswith(f"{key}.") for key in arm_keys)
 
 
@@ -166,7 +168,9 @@ def name_arms(entries: list[Entry], arm_keys: Sequence[str]) -> list[Entry]:
     names: dict[str, list[str]] = {}
     for name, members in by_name.items():
         keys = {key for entry in members for key in entry.identity if _is_arm_key(key, arm_keys)}
-        names[name] = [k for k in sorted(keys) if len({repr(e.identity.get(k)) for e in members}) > 1]
+        differ = [k for k in sorted(keys) if len({repr(e.identity.get(k)) for e in members}) > 1]
+        # the fingerprint is named only if nothing that people know tells the arms apart
+        names[name] = [k for k in differ if k != "tokenizer_fingerprint"] or differ
 
     def rename(entry: Entry) -> Entry:
         name = _arm_of(entry, arm_keys)

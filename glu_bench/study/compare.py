@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from glu_bench.errors import ConfigError
 from glu_bench.evaluate.loss import perplexity
@@ -84,6 +84,7 @@ class Comparison:
     test: str = ""  # the primary test in words
     pairs: list[Pair] = field(default_factory=list)
     detectable_nats: float | None = None  # the smallest difference these seeds see with 80 % power
+    per: str = "token"  # what losses count nats of: token, or byte where tokenizers differ
     nearest_tie: tuple[str, str] | None = None
     n_more_seeds: int | None = None  # an arm, that would settle it; None beyond 1,000
     seed_correlation: float | None = None  # of two runs that share a seed: what pairing bought
@@ -153,11 +154,11 @@ def _warn_of_edges(by_arm: dict[str, list[Entry]]) -> list[str]:
     return said
 
 
-def _losses(entries: list[Entry], split: str) -> dict[int, float]:
+def _losses(entries: list[Entry], split: str, per: str) -> dict[int, float]:
     """Finite losses by seed; where mixed settings hold several runs of one seed, their mean."""
     losses: dict[int, list[float]] = {}
     for entry in entries:
-        loss = None if entry.result is None else entry.result[f"{split}_loss_nats"]
+        loss = None if entry.result is None else _read_loss(entry.result, split, per)
         if loss is not None and math.isfinite(loss):
             losses.setdefault(entry.seed, []).append(float(loss))
     return {seed: statistics.fmean(sorted(values)) for seed, values in losses.items()}
@@ -172,7 +173,9 @@ def _tabulate(
     by_arm: dict[str, list[Entry]] = {}
     for entry in sorted(members, key=lambda e: (e.seed, e.name)):
         by_arm.setdefault(entry.arm, []).append(entry)
-    losses = {arm: _losses(entries, split) for arm, entries in by_arm.items()}
+    # a token is another amount of text to another tokenizer, a byte is the same to all
+    per = "byte" if len({entry.identity["tokenizer_fingerprint"] for entry in members}) > 1 else "token"
+    losses = {arm: _losses(entries, split, per) for arm, entries in by_arm.items()}
     finished = [arm for arm in by_arm if losses[arm]]
     chosen = baseline if baseline in by_arm else choose_baseline(finished or list(by_arm))
     warnings = []
@@ -180,6 +183,8 @@ def _tabulate(
         warnings.append(f"{baseline} is no arm here; differences are to {chosen}")
     if chosen not in finished:
         warnings.append(f"{chosen} has no finished run: nothing is set against it")
+    if per == "byte":
+        warnings.append("tokenizers differ: losses are in nats per byte of text, and there is no perplexity")
     warnings += _warn_of_edges(by_arm)
     found = judge_losses({arm: losses[arm] for arm in finished}, chosen) if finished else None
     estimates = {estimate.arm: estimate for estimate in found.estimates} if found else {}
@@ -188,6 +193,7 @@ def _tabulate(
         row = _make_arm(arm, entries, losses[arm], split)
         if arm in estimates:
             row = add_estimate(row, estimates[arm], len(set(losses[arm]) & set(losses[chosen])))
+            row = replace(row, perplexity=row.perplexity if per == "token" else None)
         rows.append(row)
         if row.n_finished < row.n_planned:
             warnings.append(f"{arm}: the mean is over {row.n_finished} of {row.n_planned} runs")
@@ -196,6 +202,7 @@ def _tabulate(
         setting=describe_setting(members[0].identity, members[0].tuned),
         baseline=chosen,
         split=split,
+        per=per,
         arms=rows,
         left_out=left_out,
         warnings=sorted(warnings),
@@ -256,6 +263,14 @@ def _make_arm(arm: str, entries: list[Entry], losses: dict[int, float], split: s
         losses=losses,
         runs=tuple(entry.folder for entry in entries if entry.result is not None),
     )
+
+
+def _read_loss(result: dict[str, Any], split: str, per: str) -> float | None:
+    """Nats per token, or per byte: bits per byte times ln 2."""
+    if per == "token":
+        return cast("float | None", result[f"{split}_loss_nats"])
+    bits = result[f"{split}_bits_per_byte"]
+    return None if bits is None else bits * math.log(2)
 
 
 def _is_number(result: dict[str, Any], split: str) -> bool:

@@ -85,7 +85,7 @@ def _add(
     table: Comparison, members: Sequence[Entry], by_key: dict[Key, list[Entry]], arm_keys: Sequence[str]
 ) -> Comparison:
     keys = {_key_of(entry, table.baseline, arm_keys) for entry in members}
-    if len(keys) != 1:
+    if len(keys) != 1 or table.per != "token":  # curves are in nats per token
         return table
     baseline, skipped = collect_losses(by_key.get(keys.pop(), []), table.split, read_tokens)
     base = next((arm for arm in table.arms if arm.arm == table.baseline), None)

@@ -43,6 +43,7 @@ def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
         *words: str,
         diverged: bool = False,
         data: str = "d",
+        tokenizer: str = "t",
         plugins: Sequence[dict[str, Any]] = (),
         **changes: Any,
     ) -> Run:
@@ -50,7 +51,7 @@ def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
         config.seed = seed
         facts = {
             "data_fingerprint": data,
-            "tokenizer_fingerprint": "t",
+            "tokenizer_fingerprint": tokenizer,
             "vocab_size": 257,
             "plugins": list(plugins),
         }

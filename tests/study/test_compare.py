@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import random
 import statistics
 from pathlib import Path
@@ -377,3 +378,44 @@ def test_runs_that_differ_in_their_seed_alone_share_what_is_kept_of_them(nine_ru
 def test_a_seed_may_be_an_arm(nine_runs: list[Run]) -> None:
     tables = compare_runs(nine_runs, arm_keys=["seed"])
     assert {arm.arm for table in tables for arm in table.arms} == {"seed=0", "seed=1", "seed=2"}
+
+
+def test_across_tokenizers_losses_are_per_byte(make_run: MakeRun) -> None:
+    """The larger vocabulary has the greater loss a token and the smaller one a byte."""
+    runs = [
+        make_run("gelu", seed, 1.0 + 0.1 * seed, test_bits_per_byte=2.0 + 0.1 * seed) for seed in range(3)
+    ]
+    runs += [
+        make_run(
+            "gelu",
+            seed,
+            3.0 + 0.1 * seed,
+            *("tokenizer=bpe", f"tokenizer.vocab_size={size}"),
+            tokenizer=str(size),
+            test_bits_per_byte=size / 1000 + 0.1 * seed + (0.001 if seed else 0),
+        )
+        for seed in range(3)
+        for size in (1000, 1500)
+    ]
+    table = only_table(compare_runs(runs, arm_keys=("tokenizer",)))
+    names = ["bpe vocab_size=1000", "bpe vocab_size=1500", "byte"]
+    assert [arm.arm for arm in table.arms] == names
+    assert (table.per, {arm.perplexity for arm in table.arms}) == ("byte", {None})
+    assert table.arms[2].mean_loss_nats == pytest.approx(2.1 * math.log(2))
+    assert table.arms[2].bits_per_byte == pytest.approx(2.1)
+    difference = table.arms[0].difference_nats or 0.0
+    byte = next(arm for arm in table.arms if arm.arm == table.baseline).mean_loss_nats or 0.0
+    assert difference == pytest.approx((table.arms[0].mean_loss_nats or 0.0) - byte)
+    assert any("nats per byte" in warning for warning in table.warnings)
+    assert all(arm.speedup is None for arm in table.arms)
+
+
+def test_one_tokenizer_keeps_losses_per_token(nine_runs: list[Run]) -> None:
+    table = only_table(compare_runs(nine_runs))
+    assert table.per == "token"
+    assert not any("per byte" in warning for warning in table.warnings)
+
+
+def test_a_tokenizer_that_is_no_arm_keeps_tables_apart(make_run: MakeRun) -> None:
+    runs = [make_run(arm, 0, 1.0, tokenizer=t) for arm in ("gelu", "swiglu") for t in ("t", "u")]
+    assert [len(table.arms) for table in compare_runs(runs)] == [2, 2]

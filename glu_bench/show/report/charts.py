@@ -105,7 +105,7 @@ def draw_costs(table: Comparison, marks: dict[str, Mark], prefix: str) -> str | 
             axes.margins(x=0.25, y=0.15)
             axes.xaxis.set_major_locator(MaxNLocator(5))
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-            _say(axes, label, "loss, nats/token")
+            _say(axes, label, f"loss, nats/{table.per}")
 
     return _render(draw, prefix, "costs", n_columns=2) if rows else None
 

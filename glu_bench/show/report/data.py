@@ -80,6 +80,7 @@ def _make_table(table: Comparison, background: Background, marks: dict[str, Mark
     names = [arm.arm for arm in table.arms]
     flops = {arm.arm: arm.flops_per_token for arm in table.arms}
     return {
+        "per": table.per,
         "baseline": names.index(table.baseline) if table.baseline in names else None,
         "arms": [
             {

@@ -258,7 +258,7 @@
             hovertemplate: "%{x:.4s}, %{y:.4f}",
           }];
         });
-        const plan = layout(title, "loss, nats/token", { hovermode: "closest" });
+        const plan = layout(title, `loss, nats/${table.per}`, { hovermode: "closest" });
         plan.yaxis.hoverformat = ".4f";
         const xs = traces.flatMap((t) => t.x);
         const pad = 0.16 * (Math.max(...xs) - Math.min(...xs) || Math.abs(xs[0]) || 1);
