@@ -275,6 +275,7 @@ def hash_folder(path: Path) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.slow
 def test_a_killed_parent_takes_its_runs_along_and_the_same_command_does_the_rest(
     tiny_words: list[str], tmp_path: Path
 ) -> None:
@@ -306,6 +307,7 @@ def test_a_killed_parent_takes_its_runs_along_and_the_same_command_does_the_rest
     assert (interrupted / "metrics.jsonl").read_bytes().startswith(rows)  # it went on from there
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_train_each_run_once(tiny_words: list[str], tmp_path: Path) -> None:
     command = sweep_command(tmp_path, *slow_words(tiny_words))
     both = [subprocess.Popen(command, env=command_env(), stdout=subprocess.PIPE) for _ in range(2)]
