@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
+import os
 import stat
 import sysconfig
 from collections.abc import Iterator
@@ -37,14 +38,21 @@ def list_stdlib() -> list[Path]:
     Without tests, installed packages and generated files, so that two installations of one
     Python version give the same list.
     """
-    root = Path(sysconfig.get_path("stdlib"))
-    return sorted(
-        path
-        for path in root.rglob("*.py")
-        if not STDLIB_LEFT_OUT & set(path.relative_to(root).parts)
-        and not path.relative_to(root).parts[0].startswith("config-")
-        and not path.name.startswith(STDLIB_GENERATED)
-    )
+    root = sysconfig.get_path("stdlib")
+    found = []
+    for folder, below, names in os.walk(root):
+        # not even entered: installed packages are many times the library
+        below[:] = [
+            name
+            for name in below
+            if name not in STDLIB_LEFT_OUT and not (folder == root and name.startswith("config-"))
+        ]
+        found += [
+            Path(folder, name)
+            for name in names
+            if name.endswith(".py") and not name.startswith(STDLIB_GENERATED)
+        ]
+    return sorted(found)
 
 
 def list_files(patterns: list[str]) -> list[Path]:

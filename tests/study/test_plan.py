@@ -196,7 +196,35 @@ def test_files_are_composed_once_a_choice_of_them(
     monkeypatch.setattr(grid, "load_config", count)
     plan = make_plan([*words, "variant=relu,gelu", "seed=range(0,100)", "optim.lr=1e-3,2"], tmp_path)
     assert len(plan.runs) == 400
-    assert len(composed) == 2
+    assert len(composed) == 1  # the other variant is a file put in its place
+
+
+@pytest.mark.parametrize(
+    ("more", "n_composed"),
+    [
+        ([], 1),
+        (["optim=adamw,muon"], 2),
+        (["match=width,params", "seed=1,2"], 2),
+        (["variant.up_clamp=7"], 3),  # reaches into the variant's file
+        (["experiment=smoke"], 3),
+    ],
+)
+def test_a_cell_is_what_composing_it_gives(
+    more: list[str], n_composed: int, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_calls = 0
+
+    def count(words: list[str], config_dir: Path | None) -> schema.Config:
+        nonlocal n_calls
+        n_calls += 1
+        return load_config(words, config_dir)
+
+    monkeypatch.setattr(grid, "load_config", count)
+    words = [word for word in words if not more or not word.startswith("experiment")]
+    cells = list(grid.load_grid([*words, "variant=swiglu,swiglu_beta,reglu2_norm", *more]))
+    assert n_calls == n_composed
+    for cell, config in cells:
+        assert config == load_config(cell), cell
 
 
 def test_a_thousand_runs_are_planned_and_skipped_with_few_files_open(
