@@ -140,6 +140,7 @@ def compare_runs(
     shown = {entry.name for members in tables for entry in members}
     left_out = sorted(set(left_out) - shown)
     made = [(_tabulate(members, baseline, split, left_out), members) for members in tables]
+    made.sort(key=lambda each: (each[0].setting, min(entry.name for entry in each[1])))
     return add_speedups(made, entries, arm_keys)
 
 

@@ -15,6 +15,7 @@ from glu_bench.stats.speedup import Speedup, measure_speedup
 from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entry, setting_of
 from glu_bench.study.compare import choose_baseline
 from glu_bench.study.plan import PlannedRun
+from glu_bench.study.recall import recall_words
 from glu_bench.study.speedup import BUDGET_KEYS, collect_losses, read_loss, read_tokens
 
 SIZE_KEYS = ("model.preset", "model.d_model", "model.n_layers", "model.n_heads", "match.d_ff")
@@ -294,8 +295,12 @@ def _say_what_to_run(
         size = f"{size} model.seq_len={members[0].identity['model.seq_len']}"
         there = {int(entry.result["tokens"]) for entry in members if entry.result}
         tokens = sorted(there)[:MIN_BUDGETS] or tokens
+    rest = _recall_rest(members[0]) if groups else None
     if over == "params":
         words = f"{size} train.tokens={tokens[-1]}"
+    elif rest is not None:  # the same runs at budgets that are missing
+        more = [2 ** (at + 1) * tokens[-1] for at in range(max(1, MIN_BUDGETS - len(tokens)))]
+        words = " ".join([*rest, f"train.tokens={','.join(map(str, more))}"])
     else:
         while len(tokens) < MIN_BUDGETS:
             tokens.append(2 * tokens[-1])
@@ -304,6 +309,13 @@ def _say_what_to_run(
         f"a fit takes {MIN_BUDGETS} {what} of an arm, all else equal; {has}: "
         f"glu-bench sweep variant={','.join(variants)} {words} seed=0,1,2"
     )
+
+
+def _recall_rest(entry: Entry) -> list[str] | None:
+    """The words of a run's setting, all but variant, seed and budget; None where it has no folder to read."""
+    words = recall_words(Run(Path(entry.folder)).config()) if entry.folder else None
+    left_out = ("variant", "seed", *BUDGET_KEYS)
+    return None if words is None else [word for word in words if word.partition("=")[0] not in left_out]
 
 
 def list_beyond(scaling: Scaling) -> list[str]:

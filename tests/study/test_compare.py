@@ -68,6 +68,17 @@ def test_the_order_of_the_input_changes_nothing(nine_runs: list[Run], make_run: 
     assert all(table == tables[0] for table in tables)
 
 
+def test_the_order_of_the_input_is_not_that_of_the_tables(make_run: MakeRun) -> None:
+    runs = [
+        make_run(arm, 0, 2.0 + n, f"train.steps={n}") for n in (7, 6, 9) for arm in ("gelu", "swiglu", "relu")
+    ]
+    tables = []
+    for seed in range(3):
+        random.Random(seed).shuffle(runs)
+        tables.append([table.setting for table in compare_runs(runs)])
+    assert tables == [sorted(tables[0])] * 3
+
+
 def test_the_order_of_mixed_runs_changes_nothing(make_run: MakeRun) -> None:
     runs = [make_run("gelu", 0, 2.0, f"train.steps={n}", n_params=n) for n in (6, 7, 8)]
     runs += [make_run("swiglu", 0, 1.0)]

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from glu_bench import schema
 from glu_bench.errors import ConfigError
+from glu_bench.grid import load_grid
 from glu_bench.study.arms import Entry
-from glu_bench.study.scaling import ArmCurve, Scaling, fit_entries, list_beyond
-from tests.study.conftest import MakeEntry
+from glu_bench.study.scaling import ArmCurve, Scaling, fit_entries, fit_scaling, list_beyond
+from tests.study.conftest import MakeEntry, MakeRun
 from tests.study.test_speedup import STEPS, law, make_arm, make_baseline
 
 
@@ -205,3 +207,25 @@ def test_losses_that_rise_are_shown_without_a_law(make_entry: MakeEntry) -> None
     curve = curve_of(fit_entries(runs, predict=[1e6]), "gelu")
     assert curve.law is None
     assert "does not fall" in curve.why
+
+
+def test_what_to_run_keeps_the_setting_and_adds_the_budgets_that_are_missing(make_run: MakeRun) -> None:
+    words = ("optim.lr=0.004", "data=text", "data.files=[a.txt]", "tokenizer=byte")
+    runs = [
+        make_run(arm, 0, 2.0 - at / 10, *words, f"train.steps={6 * at}", tokens=384 * at)
+        for arm in ("gelu", "swiglu")
+        for at in (1, 2, 4)
+    ]
+    with pytest.raises(ConfigError) as raised:
+        fit_scaling(runs)
+    said = str(raised.value)
+    assert "swiglu has finished runs at 3 of them: glu-bench sweep variant=gelu,swiglu" in said
+    command = said.partition("glu-bench sweep ")[2].split()
+    assert "optim.lr=0.004" in command
+    assert [word for word in command if word.startswith("train.tokens=")] == ["train.tokens=3072"]
+    assert not any(word.startswith("train.steps=") for word in command)
+    setting = schema.flatten_config(runs[0].config())
+    for _, config in load_grid(command):
+        again = schema.flatten_config(config)
+        differs = {key for key in setting if again[key] != setting[key] and not key.startswith("variant.")}
+        assert differs <= {"train.tokens", "train.steps", "seed"}
