@@ -9,17 +9,8 @@ import pytest
 from glu_bench.config import find_config_root, list_groups, load_config
 from glu_bench.errors import ConfigError
 from glu_bench.study.card import find_column, find_scale, list_cards, load_card, spell_grid
+from tests.stats.test_golden import SHAZEER as SHORT
 
-SHORT = {
-    "relu": (1.997, 0.005),
-    "gelu": (1.983, 0.005),
-    "swish": (1.994, 0.003),
-    "glu": (1.982, 0.006),
-    "bilinear": (1.960, 0.005),
-    "geglu": (1.942, 0.004),
-    "swiglu": (1.944, 0.010),
-    "reglu": (1.953, 0.003),
-}
 LONG = {
     "relu": 1.677,
     "gelu": 1.679,
