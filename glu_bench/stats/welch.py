@@ -25,6 +25,7 @@ def contrast_welch(a: Summary, b: Summary) -> Contrast | None:
     one, other = a.standard_error, b.standard_error
     if one is None or other is None or one + other == 0:
         return None
-    squared = one**2 + other**2
-    df = squared**2 / (one**4 / (a.n - 1) + other**4 / (b.n - 1))
-    return Contrast(difference=a.mean - b.mean, standard_error=math.sqrt(squared), df=df)
+    larger = max(one, other)  # fourth powers of small numbers vanish
+    u, v = (one / larger) ** 2, (other / larger) ** 2
+    df = (u + v) ** 2 / (u**2 / (a.n - 1) + v**2 / (b.n - 1))
+    return Contrast(difference=a.mean - b.mean, standard_error=math.hypot(one, other), df=df)

@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
 
 from glu_bench.errors import ConfigError
 from glu_bench.evaluate.loss import perplexity
@@ -31,7 +30,7 @@ from glu_bench.study.arms import (
     setting_of,
 )
 from glu_bench.study.plan import PlannedRun
-from glu_bench.study.speedup import add_speedups
+from glu_bench.study.speedup import add_speedups, read_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,9 +158,9 @@ def _losses(entries: list[Entry], split: str, per: str) -> dict[int, float]:
     """Finite losses by seed; where mixed settings hold several runs of one seed, their mean."""
     losses: dict[int, list[float]] = {}
     for entry in entries:
-        loss = None if entry.result is None else _read_loss(entry.result, split, per)
-        if loss is not None and math.isfinite(loss):
-            losses.setdefault(entry.seed, []).append(float(loss))
+        loss = read_loss(entry, split) if per == "token" else _read_nats_per_byte(entry, split)
+        if loss is not None:
+            losses.setdefault(entry.seed, []).append(loss)
     return {seed: statistics.fmean(sorted(values)) for seed, values in losses.items()}
 
 
@@ -199,8 +198,9 @@ def _tabulate(
         if row.n_finished < row.n_planned:
             warnings.append(f"{arm}: the mean is over {row.n_finished} of {row.n_planned} runs")
     rows.sort(key=lambda row: (row.mean_loss_nats is None, row.mean_loss_nats or 0.0, row.arm))
+    one = min(members, key=lambda entry: entry.name)  # of mixed settings the same one whatever their order
     table = Comparison(
-        setting=describe_setting(members[0].identity, members[0].tuned),
+        setting=describe_setting(one.identity, one.tuned),
         baseline=chosen,
         split=split,
         per=per,
@@ -208,7 +208,7 @@ def _tabulate(
         left_out=left_out,
         warnings=sorted(warnings),
         verdict="no arm has a finished run: nothing to compare",
-        tuned=members[0].tuned,
+        tuned=one.tuned,
     )
     return add_findings(table, found) if found else table
 
@@ -238,18 +238,17 @@ def choose_baseline(arms: list[str]) -> str:
 
 def _make_arm(arm: str, entries: list[Entry], losses: dict[int, float], split: str) -> Arm:
     """The counts and costs of an arm."""
-    results = [
-        entry.result for entry in entries if entry.result is not None and _is_number(entry.result, split)
-    ]
+    finished = [entry for entry in entries if read_loss(entry, split) is not None]
+    results = [entry.result for entry in finished if entry.result is not None]
     one = results[0] if results else {}
     speeds = [r["tokens_per_s"] for r in results if r["tokens_per_s"] is not None]
-    bits = sorted(r[f"{split}_bits_per_byte"] for r in results)
+    bits = sorted(b for r in results if (b := r[f"{split}_bits_per_byte"]) is not None)
     return Arm(
         arm=arm,
         n_finished=len(results),
         n_planned=len(entries),
         n_diverged=sum(
-            entry.status == "diverged" or (entry.result is not None and not _is_number(entry.result, split))
+            entry.status == "diverged" or (entry.result is not None and read_loss(entry, split) is None)
             for entry in entries
         ),
         bits_per_byte=statistics.fmean(bits) if bits else None,
@@ -262,21 +261,14 @@ def _make_arm(arm: str, entries: list[Entry], losses: dict[int, float], split: s
         tokens_per_s=statistics.median(speeds) if speeds else None,
         peak_bytes=max((r["peak_bytes"] for r in results), default=None),
         losses=losses,
-        runs=tuple(entry.folder for entry in entries if entry.result is not None),
+        runs=tuple(entry.folder for entry in finished),
     )
 
 
-def _read_loss(result: dict[str, Any], split: str, per: str) -> float | None:
-    """Nats per token, or per byte: bits per byte times ln 2."""
-    if per == "token":
-        return cast("float | None", result[f"{split}_loss_nats"])
-    bits = result[f"{split}_bits_per_byte"]
-    return None if bits is None else bits * math.log(2)
-
-
-def _is_number(result: dict[str, Any], split: str) -> bool:
-    loss = result[f"{split}_loss_nats"]
-    return loss is not None and math.isfinite(loss)
+def _read_nats_per_byte(entry: Entry, split: str) -> float | None:
+    """Bits per byte times ln 2."""
+    bits = entry.result.get(f"{split}_bits_per_byte") if entry.result else None
+    return None if bits is None else float(bits) * math.log(2)
 
 
 def add_estimate(row: Arm, estimate: Estimate, n_shared_seeds: int) -> Arm:

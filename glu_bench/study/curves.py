@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from glu_bench.runs.folder import Run
 from glu_bench.stats.interval import find_mean_interval, summarise
 from glu_bench.study.compare import Arm, Comparison
-
-HELD_OUT = "val_loss_nats"
+from glu_bench.study.traces import HELD_OUT, is_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +75,7 @@ def _read_arm(arm: Arm) -> dict[int, _Trace]:
         trace = {
             row["tokens"]: _Place(row["step"], row["elapsed_s"], row[HELD_OUT])
             for row in run.rows()
-            if all(_is_number(row.get(name)) for name in ("tokens", "step", "elapsed_s", HELD_OUT))
+            if all(is_number(row.get(name)) for name in ("tokens", "step", "elapsed_s", HELD_OUT))
         }
         if trace:
             by_seed.setdefault(run.result()["seed"], trace)
@@ -105,7 +102,3 @@ def _make_point(tokens: int, by_seed: Mapping[int, _Trace], others: Mapping[int,
         difference_nats=None if summary is None else summary.mean,
         difference_ci95=None if summary is None else find_mean_interval(summary),
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

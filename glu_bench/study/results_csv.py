@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.stats.findings import Findings, judge_losses, judge_summaries
@@ -20,6 +22,7 @@ COLUMNS = {
     "sd": ("sd", "std", "sd_loss_nats"),
     "n": ("n", "n_finished"),
 }
+MAX_NUMBER = 1e50  # its square and fourth power are still numbers
 SHAPES = "arm,seed,loss (a row a run) or arm,mean,sd,n (a row an arm)"
 
 
@@ -70,7 +73,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     if "arm" not in names.values() or len(set(names.values())) < len(names):
         raise DataError(f"{path}: its first line must name the columns once each: {SHAPES}")
     rows = []
-    for cells in reader:
+    for cells in _list_lines(path, reader):
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(header):
@@ -81,6 +84,17 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     if len({row["arm"] for _, row in rows}) < 2:
         raise DataError(f"{path}: fewer than two arms, nothing to compare")
     return rows
+
+
+def _list_lines(path: Path, reader: Any) -> Iterator[list[str]]:
+    """The cells of each line; what csv cannot split is said with its line."""
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{path}:{reader.line_num}: {error}") from None
 
 
 def _read_losses(path: Path, rows: list[tuple[int, dict[str, str]]]) -> dict[str, dict[int, float | None]]:
@@ -118,6 +132,8 @@ def _number(path: Path, line: int, text: str, column: str) -> float | None:
         value = float(text or "nan")
     except ValueError:
         raise DataError(f"{path}:{line}: {column} '{text}' is not a number") from None
+    if math.isfinite(value) and abs(value) > MAX_NUMBER:
+        raise DataError(f"{path}:{line}: {column} {text} is beyond {MAX_NUMBER:g}, no result of anybody's")
     return value if math.isfinite(value) else None
 
 

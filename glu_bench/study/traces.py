@@ -70,7 +70,7 @@ def _place(row: object) -> tuple[float, float] | None:
     if not isinstance(row, dict):
         return None
     place = (row.get("tokens"), row.get("elapsed_s"))
-    return place if all(map(_is_number, place)) else None  # type: ignore[return-value]
+    return place if all(map(is_number, place)) else None  # type: ignore[return-value]
 
 
 def _list_quantities(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float | list[float]]]:
@@ -79,21 +79,22 @@ def _list_quantities(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[s
         dotted = prefix + str(name)
         if not prefix and name in PLACE:
             continue
-        if _is_number(value):
+        if is_number(value):
             yield dotted, float(value)
         elif isinstance(value, dict):
             yield from _list_quantities(value, f"{dotted}.")
         elif isinstance(value, list) and value:
-            if all(map(_is_number, value)):
+            if all(map(is_number, value)):
                 yield dotted, [float(each) for each in value]
             elif all(isinstance(each, dict) for each in value):
                 for inner in value[0]:
                     numbers = [each.get(inner) for each in value]
-                    if inner != "layer" and all(map(_is_number, numbers)):
+                    if inner != "layer" and all(map(is_number, numbers)):
                         yield f"{dotted}.{inner}", [float(number) for number in numbers]
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value read from JSON is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -104,6 +104,9 @@ def test_a_mean_without_spread_is_not_tested(tmp_path: Path) -> None:
         ("arm,seed,loss\na,0.5,1\nb,0,1\n", ":2: seed '0.5' is not a whole number"),
         ("arm,seed,loss\na,,1\nb,0,1\n", ":2: seed"),
         ("arm,seed,loss\na,0,one\nb,0,1\n", ":2: loss 'one' is not a number"),
+        (f"arm,seed,loss\na,0,{'1' * 200_000}\nb,0,1\n", ":2: field larger than field limit"),
+        ("arm,seed,loss\na,0,1e308\na,1,2\nb,0,1\nb,1,2\n", ":2: loss 1e308 is beyond 1e+50"),
+        ("arm,mean,sd,n\na,1,1e300,3\nb,1,1,3\n", ":2: sd 1e300 is beyond 1e+50"),
         ("arm,seed,loss\na,0\nb,0,1\n", ":2: 2 cells under 3 columns"),
         ("arm,seed,loss\n,0,1\nb,0,1\n", ":2: no arm"),
         ("arm,mean,sd,n\na,1,-1,3\nb,1,1,3\n", ":2: sd -1 is negative"),
@@ -129,3 +132,9 @@ def test_what_cannot_be_read_or_is_no_arm_is_said(tmp_path: Path) -> None:
         compare_csv(tmp_path / "latin.csv")
     with pytest.raises(ConfigError, match="--baseline tanh: not among the arms gelu, swiglu"):
         compare_text(tmp_path, RUNS, "tanh")
+
+
+def test_deviations_however_small_are_tested(tmp_path: Path) -> None:
+    table = compare_text(tmp_path, "arm,mean,sd,n\ngelu,2,1e-200,4\nrelu,3,1e-200,4\n")
+    assert table.pairs[0].df == pytest.approx(6)
+    assert table.pairs[0].separable
