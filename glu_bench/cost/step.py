@@ -15,11 +15,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
 from glu_bench.config import load_config
+from glu_bench.cost.peak import find_peak, make_products
+from glu_bench.cost.race import Step, paired_ratio, race, spread, warm
 from glu_bench.errors import ConfigError
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.counts import count_model
@@ -31,12 +32,9 @@ OURS = "glu-bench, compiled"
 PEER = "transformers"
 # attention implementation, and whether compiled; the fastest counts
 PEERS = (("eager", True), ("sdpa", True), ("eager", False), ("sdpa", False))
-PEAK_SHAPES = ((2048, 2048, 2048), (4096, 1024, 1024))  # M, K, N of the products whose best is the peak
-WARM_STEPS = 3
 STEPS_A_ROUND = 5
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Step = Callable[[], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +94,9 @@ def bench_step(
     measured = []
     for config in configs:
         contestants, notes = _make_contestants(config, batch_size, peers)
-        measured.append((_race(contestants | _make_products(), rounds, steps_a_round), notes))
-    peak_flops_per_s = max(
-        2 * m * k * n / statistics.median(seconds[_product_name(m, k, n)])
-        for seconds, _ in measured
-        for m, k, n in PEAK_SHAPES
-    )
+        products = make_products(torch.bfloat16, "cpu")
+        measured.append((race(contestants | products, rounds, steps_a_round), notes))
+    peak_flops_per_s = max(find_peak(seconds, torch.bfloat16) for seconds, _ in measured)
     rows = [
         row
         for preset, config, (seconds, notes) in zip(presets, configs, measured, strict=True)
@@ -144,14 +139,14 @@ def _make_contestants(
     init_weights(model, seed=0)
     nats = compile_decoder(model)
     steps = {OURS: make_step(model, lambda x, y: nats(x, y).mean(), config, batch_size)}
-    _warm(steps[OURS])
+    warm(steps[OURS])
     notes: dict[str, str] = {}
     for attention, compiled in PEERS if peers else ():
         name = _peer_name(attention, compiled)
         try:
             peer = _make_peer(config, model.d_ff, attention)
             step = make_step(peer, _peer_loss(peer, compiled), config, batch_size)
-            _warm(step)
+            warm(step)
         except ImportError:
             notes[name] = "transformers is not installed"
         except Exception as error:  # a peer that fails is a row with its reason, not the end
@@ -196,42 +191,6 @@ def _peer_name(attention: str, compiled: bool) -> str:
     return f"{PEER}, {attention} attention, {'compiled' if compiled else 'not compiled'}"
 
 
-def _product_name(m: int, k: int, n: int) -> str:
-    return f"bf16 product {m}x{k}x{n}"
-
-
-def _make_products() -> dict[str, Step]:
-    def make(m: int, k: int, n: int) -> Step:
-        left_MK, right_KN = torch.randn(m, k).bfloat16(), torch.randn(k, n).bfloat16()
-        out_MN = torch.empty(m, n, dtype=torch.bfloat16)
-
-        def multiply() -> None:
-            torch.mm(left_MK, right_KN, out=out_MN)
-
-        return multiply
-
-    return {_product_name(*shape): make(*shape) for shape in PEAK_SHAPES}
-
-
-def _warm(step: Step) -> None:
-    for _ in range(WARM_STEPS):
-        step()
-
-
-def _race(steps: dict[str, Step], rounds: int, steps_a_round: int) -> dict[str, list[float]]:
-    """Seconds a step of each contestant, round by round; every other round in reverse order."""
-    timers = {
-        name: Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
-        for name, step in steps.items()
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for i in range(rounds):
-        for name in list(timers)[:: 1 if i % 2 == 0 else -1]:
-            steps[name]()  # after another's turn caches and clock are not its own
-            seconds[name].append(timers[name].timeit(steps_a_round).mean)
-    return seconds
-
-
 def _make_rows(
     preset: str,
     config: schema.Config,
@@ -251,23 +210,15 @@ def _make_rows(
                 name=f"{preset} / {name}" if name else preset,
                 preset=preset,
                 ours=ours,
-                ours_spread=_spread(seconds[OURS]),
+                ours_spread=spread(seconds[OURS]),
                 ours_share_of_peak=flops_per_s / peak_flops_per_s,
                 peer=n_tokens / statistics.median(times) if times else None,
-                peer_spread=_spread(times) if times else None,
-                ratio=_paired_ratio(seconds[OURS], times) if times else None,
+                peer_spread=spread(times) if times else None,
+                ratio=paired_ratio(seconds[OURS], times) if times else None,
                 note=notes.get(name, ""),
             )
         )
     return rows
-
-
-def _paired_ratio(ours: list[float], peer: list[float]) -> float:
-    return statistics.median(b / a for a, b in zip(ours, peer, strict=True))
-
-
-def _spread(times: list[float]) -> float:
-    return (max(times) - min(times)) / statistics.median(times)
 
 
 def _describe(memory_kept: bool) -> dict[str, str | int | bool]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from glu_bench.cost import step
+from glu_bench.cost import peak, step
 from glu_bench.cost.step import StepBenchmark, StepRow, bench_step
 from glu_bench.errors import ConfigError
 
@@ -20,7 +20,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No compiler, small products, and the allocator left alone."""
     monkeypatch.setattr(step, "compile_decoder", lambda model: model.nats)
     monkeypatch.setattr(step, "PEERS", (("eager", False), ("sdpa", False)))
-    monkeypatch.setattr(step, "PEAK_SHAPES", ((64, 64, 64), (128, 64, 32)))
+    monkeypatch.setattr(peak, "PEAK_SHAPES", ((64, 64, 64), (128, 64, 32)))
     monkeypatch.setattr(step, "keep_freed_memory", lambda: False)
 
 
@@ -72,20 +72,15 @@ def test_share_counts_the_flops_of_every_product(monkeypatch: pytest.MonkeyPatch
     def race(steps: dict[str, Callable[[], None]], rounds: int, n: int) -> dict[str, list[float]]:
         return {name: [2.0] * rounds if name == step.OURS else [1e-3] * rounds for name in steps}
 
-    monkeypatch.setattr(step, "_race", race)
+    monkeypatch.setattr(step, "race", race)
     benchmark = bench(peers=False)
     weights = 48 * 3 * 48 + 48 * 48 + 3 * 48 * 128 + 48 * 257
     flops_per_token = 3 * (2 * weights + 4 * 16 * 48)
     tokens_per_s = 2 * 16 / 2.0
-    peak = 2 * 64**3 / 1e-3  # both products of the fixture have as many FLOPs
-    assert benchmark.peak_flops_per_s == pytest.approx(peak)
+    limit = 2 * 64**3 / 1e-3  # both products of the fixture have as many FLOPs
+    assert benchmark.peak_flops_per_s == pytest.approx(limit)
     assert benchmark.rows[0].ours == pytest.approx(tokens_per_s)
-    assert benchmark.rows[0].ours_share_of_peak == pytest.approx(tokens_per_s * flops_per_token / peak)
-
-
-def test_ratio_pairs_the_rounds() -> None:
-    """A machine that halves its speed between rounds moves both, and so not the ratio."""
-    assert step._paired_ratio([1.0, 2.0, 2.0], [1.5, 3.0, 3.0]) == pytest.approx(1.5)
+    assert benchmark.rows[0].ours_share_of_peak == pytest.approx(tokens_per_s * flops_per_token / limit)
 
 
 def test_best_peer_is_the_fastest_that_ran() -> None:
