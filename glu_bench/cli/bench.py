@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glu_bench.cli.options import AsJson
+from glu_bench.cli.completion import complete_variant
+from glu_bench.cli.options import AsJson, ConfigDir
 
 if TYPE_CHECKING:
     from glu_bench.cost.compare import CompareRow
     from glu_bench.cost.data import DataRow
+    from glu_bench.cost.variants import VariantBenchmark
 
 app = typer.Typer(
     help="Cost, against peers and the machine's limit.", no_args_is_help=True, rich_markup_mode=None
@@ -27,18 +29,36 @@ def step(
     *,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sequences a step.")] = 16,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each contestant takes.")] = 7,
+    variants: Annotated[
+        str | None,
+        typer.Option(
+            "--variants",
+            metavar="NAME,GLOB,...",
+            help="Instead of peers: our step with each of these variants against swiglu; all for all.",
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Tokens per second of a training step, against transformers and the matrix-multiply peak.
 
     Example: glu-bench bench step nano micro
     """
+    if variants is not None:
+        from glu_bench.cost.variants import bench_variants
+
+        words = variants.split(",")
+        raced = bench_variants(
+            presets or ["nano"], words, batch_size=batch_size, rounds=rounds, config_dir=config_dir
+        )
+        _print_variants(raced, as_json)
+        return
     from glu_bench.cost.step import bench_step
     from glu_bench.show.console import make_stdout, plain, print_json
     from glu_bench.show.numbers import si
     from glu_bench.show.tables import render_rows
 
-    found = bench_step(presets or ["nano"], batch_size=batch_size, rounds=rounds)
+    found = bench_step(presets or ["nano"], batch_size=batch_size, rounds=rounds, config_dir=config_dir)
     if as_json:
         rows = [dataclasses.asdict(row) for row in found.rows]
         peak = {"flops_per_s": found.peak_flops_per_s, "dtype": "bf16"}
@@ -60,6 +80,43 @@ def step(
     for row in found.best_peers():
         if row.ratio is not None:
             stdout.print(plain(f"{row.preset}: {row.ratio:.2f} times the peer's fastest setting"))
+
+
+@app.command()
+def ffn(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[VARIANT|GLOB]...",
+            help="Variants; by default the eight of core, all for all.",
+            autocompletion=complete_variant,
+        ),
+    ] = None,
+    *,
+    preset: Annotated[str, typer.Option("--preset", help="Whose widths and length.")] = "micro",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sequences a pass.")] = 16,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each contestant takes.")] = 5,
+    config_dir: ConfigDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """The feed-forward block alone, forward and backward: time, share of the peak, memory, parity.
+
+    Example: glu-bench bench ffn swiglu '*relu*' --preset nano
+    """
+    from glu_bench.cost.feedforward import bench_feedforward
+    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.cost import render_feedforward
+
+    found = bench_feedforward(
+        names or ["core"], preset, batch_size=batch_size, rounds=rounds, config_dir=config_dir
+    )
+    if as_json:
+        peak = {"flops_per_s": found.peak_flops_per_s, "dtype": found.dtype}
+        shape = {"d_model": found.d_model, "n_tokens": found.n_tokens}
+        rows = [dataclasses.asdict(row) for row in found.rows]
+        print_json({"rows": rows, "peak": peak, "shape": shape, "environment": found.environment})
+        return
+    make_stdout().print(render_feedforward(found))
 
 
 @app.command()
@@ -95,6 +152,24 @@ def compare(
     from glu_bench.cost.compare import bench_compare
 
     _print_rows(bench_compare(sizes or (10, 100, 1000), rounds), "peer", as_json)
+
+
+def _print_variants(found: VariantBenchmark, as_json: bool) -> None:
+    from glu_bench.cost.variants import LIMIT
+    from glu_bench.show.console import make_stdout, plain, print_json
+    from glu_bench.show.cost import render_variants
+
+    if as_json:
+        rows = [dataclasses.asdict(row) for row in found.rows]
+        print_json({"rows": rows, "peak": None, "environment": found.environment})
+        return
+    stdout = make_stdout()
+    stdout.print(render_variants(found))
+    beyond = ", ".join(row.name for row in found.list_beyond())
+    n_pointwise = sum(row.pointwise for row in found.rows)
+    stdout.print(
+        plain(f"of {n_pointwise} pointwise variants above {LIMIT:g} times swiglu: {beyond or 'none'}")
+    )
 
 
 def _print_rows(rows: Sequence[CompareRow | DataRow], peer: str, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import torch
 from glu_bench.cost.race import Step
 
 PEAK_SHAPES = ((2048, 2048, 2048), (4096, 1024, 1024))  # M, K, N of the products whose best is the peak
+CUDA_SHAPES = ((8192, 8192, 8192),)  # in addition: smaller ones do not fill a GPU
 NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32"}
 
 
@@ -25,13 +26,16 @@ def make_products(dtype: torch.dtype, device: str) -> dict[str, Step]:
 
         return multiply
 
-    return {_product_name(dtype, *shape): make(*shape) for shape in PEAK_SHAPES}
+    shapes = PEAK_SHAPES + (CUDA_SHAPES if device.startswith("cuda") else ())
+    return {_product_name(dtype, *shape): make(*shape) for shape in shapes}
 
 
 def find_peak(seconds: Mapping[str, Sequence[float]], dtype: torch.dtype) -> float:
     """FLOP/s of the fastest product, of each the median over rounds."""
     return max(
-        2 * m * k * n / statistics.median(seconds[_product_name(dtype, m, k, n)]) for m, k, n in PEAK_SHAPES
+        2 * m * k * n / statistics.median(seconds[name])
+        for m, k, n in PEAK_SHAPES + CUDA_SHAPES
+        if (name := _product_name(dtype, m, k, n)) in seconds
     )
 
 

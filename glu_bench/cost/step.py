@@ -6,10 +6,10 @@ slows down slows all of them; a ratio is the median over rounds of ratios within
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
 from glu_bench.config import load_config
 from glu_bench.cost.peak import find_peak, make_products
-from glu_bench.cost.race import Step, paired_ratio, race, spread, warm
+from glu_bench.cost.race import Step, describe_process, paired_ratio, race, spread, warm
 from glu_bench.errors import ConfigError
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.counts import count_model
@@ -77,6 +77,7 @@ def bench_step(
     rounds: int = 7,
     steps_a_round: int = STEPS_A_ROUND,
     peers: bool = True,
+    config_dir: Path | None = None,
 ) -> StepBenchmark:
     """Training steps on CPU under bf16 autocast: forward, backward, clip, AdamW.
 
@@ -84,12 +85,7 @@ def bench_step(
     "nano model.d_model=128 model.n_heads=2". Without `peers` ours alone is timed.
     Raises: ConfigError for an unknown preset or another optimiser.
     """
-    configs = [load_config([f"model={preset.split()[0]}", *preset.split()[1:]]) for preset in presets]
-    for config in configs:
-        if config.optim.name != "adamw":
-            raise ConfigError(
-                f"optim={config.optim.name}: the step benchmark times adamw alone, leave optim out"
-            )
+    configs = [load_preset(preset, config_dir=config_dir) for preset in presets]
     memory_kept = keep_freed_memory()
     measured = []
     for config in configs:
@@ -103,8 +99,20 @@ def bench_step(
         for row in _make_rows(preset, config, batch_size, seconds, notes, peak_flops_per_s)
     ]
     return StepBenchmark(
-        rows=tuple(rows), peak_flops_per_s=peak_flops_per_s, environment=_describe(memory_kept)
+        rows=tuple(rows), peak_flops_per_s=peak_flops_per_s, environment=describe_process(memory_kept)
     )
+
+
+def load_preset(preset: str, *words: str, config_dir: Path | None = None) -> schema.Config:
+    """The configuration of a preset with the overrides that follow its name, and more words.
+
+    Raises: ConfigError for an unknown preset, or an optimiser other than the one that is timed.
+    """
+    name, *overrides = preset.split()
+    config = load_config([f"model={name}", *overrides, *words], config_dir)
+    if config.optim.name != "adamw":
+        raise ConfigError(f"optim={config.optim.name}: the step benchmark times adamw alone, leave optim out")
+    return config
 
 
 def make_step(model: nn.Module, loss: Loss, config: schema.Config, batch_size: int) -> Step:
@@ -130,21 +138,28 @@ def make_step(model: nn.Module, loss: Loss, config: schema.Config, batch_size: i
     return step
 
 
+def make_our_step(config: schema.Config, batch_size: int) -> Step:
+    """Our compiled training step of a configuration, warm."""
+    model = make_decoder(config, VOCAB_SIZE)
+    init_weights(model, seed=0)
+    nats = compile_decoder(model)
+    step = make_step(model, lambda x, y: nats(x, y).mean(), config, batch_size)
+    warm(step)
+    return step
+
+
 def _make_contestants(
     config: schema.Config, batch_size: int, peers: bool
 ) -> tuple[dict[str, Step], dict[str, str]]:
     """Steps by name, warm; and why some could not be made."""
-    torch.manual_seed(0)
-    model = make_decoder(config, VOCAB_SIZE)
-    init_weights(model, seed=0)
-    nats = compile_decoder(model)
-    steps = {OURS: make_step(model, lambda x, y: nats(x, y).mean(), config, batch_size)}
-    warm(steps[OURS])
+    torch.manual_seed(0)  # of the peers' weights
+    steps = {OURS: make_our_step(config, batch_size)}
+    d_ff = count_model(config, VOCAB_SIZE).d_ff
     notes: dict[str, str] = {}
     for attention, compiled in PEERS if peers else ():
         name = _peer_name(attention, compiled)
         try:
-            peer = _make_peer(config, model.d_ff, attention)
+            peer = _make_peer(config, d_ff, attention)
             step = make_step(peer, _peer_loss(peer, compiled), config, batch_size)
             warm(step)
         except ImportError:
@@ -219,20 +234,3 @@ def _make_rows(
             )
         )
     return rows
-
-
-def _describe(memory_kept: bool) -> dict[str, str | int | bool]:
-    try:
-        import transformers
-
-        peer_version = transformers.__version__
-    except ImportError:
-        peer_version = "not installed"
-    return {
-        "torch": torch.__version__,
-        "transformers": peer_version,
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "memory_kept": memory_kept,
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from glu_bench import config, rules, schema
 from glu_bench.errors import ConfigError, suggest
 from glu_bench.ffn.activations import REDUCING, Activation, find_activation, list_constants
 from glu_bench.ffn.learned import Learned, list_learned
+
+# Shazeer's eight, the arms of the usual comparison
+CORE = ("relu", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu")
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,27 @@ def load_variant(name: str, config_dir: Path | None = None) -> Formula:
 def list_variants(config_dir: Path | None = None) -> list[str]:
     """Names of all variants, a person's own included, sorted."""
     return config.list_group("variant", config_dir)
+
+
+def find_variants(words: Sequence[str], config_dir: Path | None = None) -> list[str]:
+    """Names of the variants that words ask for, each once: a name, a pattern such as *glu, `core`, or `all`.
+
+    Raises: ConfigError for a name that is none, or a pattern that nothing matches.
+    """
+    names = list_variants(config_dir)
+    found: list[str] = []
+    for word in words:
+        if word in ("all", "core"):
+            chosen = names if word == "all" else list(CORE)
+        elif set(word) & set("*?["):
+            chosen = [name for name in names if fnmatch.fnmatchcase(name, word)]
+        else:
+            config.read_variant(word, config_dir)  # refuses what is none
+            chosen = [word]
+        if not chosen:
+            raise ConfigError(f"{word}: matches no variant; known: {', '.join(names)}")
+        found += [name for name in chosen if name not in found]
+    return found
 
 
 def _check_constants(spec: schema.Variant, place: str, function: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,21 @@ def count_saved_bytes(
 
 
 def _count(block: FeedForward, x_BD: Tensor) -> int:
-    """Bytes of all storages that are kept, each once."""
+    return sum(tensor.untyped_storage().nbytes() for tensor in _keep(lambda: block(x_BD)))
+
+
+def measure_saved_bytes(run: Callable[[], object], n_tokens: int) -> float:
+    """Bytes a token that a forward pass keeps for the backward pass, as it runs, compiled or not.
+
+    A compiler decides anew what it keeps. Tensors count if one of their axes is that of the
+    tokens, so no width may be equal to `n_tokens`.
+    """
+    kept = [tensor for tensor in _keep(run) if n_tokens in tensor.shape]
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept) / n_tokens
+
+
+def _keep(run: Callable[[], object]) -> list[Tensor]:
+    """A tensor of each storage that autograd is handed."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -32,5 +48,5 @@ def _count(block: FeedForward, x_BD: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        block(x_BD)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+        run()
+    return list(kept.values())
