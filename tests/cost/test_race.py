@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glu_bench.cost.race import paired_ratio, race, spread
+from glu_bench.cost.race import make_groups, paired_ratio, race, spread
 
 
 def test_ratio_pairs_the_rounds() -> None:
@@ -22,3 +22,8 @@ def test_each_takes_its_turn_and_the_order_turns_round() -> None:
     order = [name for at, name in enumerate(turns) if at == 0 or turns[at - 1] != name]
     assert order == ["a", "b", "a"]  # a then b, b then a
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+
+
+def test_groups_are_bounded_and_each_is_led_by_the_anchor() -> None:
+    assert make_groups(["a", "x", "b", "c"], "x", 2) == [["x", "a", "b"], ["x", "c"]]
+    assert make_groups(["x"], "x", 2) == [["x"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from glu_bench.errors import ConfigError
 from glu_bench.ffn.activations import ACTIVATIONS, find_activation, list_constants
-from glu_bench.ffn.formula import load_variant, make_formula
+from glu_bench.ffn.formula import find_variants, list_variants, load_variant, make_formula
+from tests.conftest import REPO
 from tests.ffn.oracles import UNGATED
 
 
@@ -108,3 +110,30 @@ def test_every_part_of_the_algebra_acts_in_its_place() -> None:
         mean = sum(hidden) / 32
         variance = sum((h - mean) ** 2 for h in hidden) / 32
         assert row == pytest.approx([(h - mean) / (variance + 0.125) ** 0.5 for h in hidden], rel=1e-9)
+
+
+def test_words_name_variants_each_once() -> None:
+    assert find_variants(["swiglu", "*silu", "relu", "swiglu"]) == ["swiglu", "xsilu", "relu"]
+    assert find_variants(["core"]) == ["relu", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu"]
+    assert find_variants(["all"]) == list_variants()
+    assert find_variants(["[gs]elu"]) == ["gelu", "selu"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("swigul", "did you mean 'swiglu'"),
+        ("zz*", r"zz\*: matches no variant; known: bilinear"),
+        ("", "no variant"),
+    ],
+)
+def test_words_that_name_none_are_refused(word: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_variants(["relu", word])
+
+
+def test_own_variants_are_found_too(tmp_path: Path) -> None:
+    (tmp_path / "variant").mkdir()
+    text = (REPO / "configs/variant/reglu.yaml").read_text(encoding="utf-8")
+    (tmp_path / "variant" / "my_reglu.yaml").write_text(text.replace("reglu", "my_reglu"), encoding="utf-8")
+    assert find_variants(["my_*"], tmp_path) == ["my_reglu"]

@@ -7,7 +7,7 @@ import torch
 
 from glu_bench.ffn.feedforward import FeedForward
 from glu_bench.ffn.formula import list_variants, load_variant
-from glu_bench.ffn.saved import count_saved_bytes
+from glu_bench.ffn.saved import count_saved_bytes, measure_saved_bytes
 
 D, F = 12, 32
 
@@ -47,3 +47,19 @@ def test_the_count_is_what_autograd_is_handed_on_the_cpu(name: str, fast: bool) 
     weights = {p.untyped_storage().data_ptr() for p in block.parameters()}
     found = sum(n for at, n in kept.items() if at not in weights and n >= 4 * n_tokens)
     assert found == n_tokens * count_saved_bytes(load_variant(name), D, F, torch.float32, fast=fast)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("name", ["relu", "swiglu", "swiglu_beta", "polynorm"])
+def test_a_pass_that_runs_keeps_what_was_counted(name: str, fast: bool) -> None:
+    """Under autocast too, where copies of the weights are kept and must not count."""
+    block = FeedForward(load_variant(name), D, F, fast=fast)
+    x = torch.randn(50, D, dtype=torch.bfloat16, requires_grad=True)
+
+    def forward() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            y: torch.Tensor = block(x)
+        return y
+
+    expected = count_saved_bytes(load_variant(name), D, F, torch.bfloat16, fast=fast)
+    assert measure_saved_bytes(forward, 50) == expected
