@@ -18,7 +18,8 @@ PACKAGE = REPO / "glu_bench"
 ROOMS = (
     *("errors", "faults", "files", "yaml_file", "typed_file", "keys", "schema", "rules", "words", "config"),
     *("launch", "grid", "device"),
-    *("ranks", "allocator", "ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
+    *("ranks", "allocator", "compiler"),
+    *("ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
     *("interop", "show", "cli"),
 )
 DOORS = {

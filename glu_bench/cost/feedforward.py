@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
+from glu_bench.compiler import compile_function
 from glu_bench.cost.footprint import measure_peak_bytes
 from glu_bench.cost.parity import find_difference, run_pass
 from glu_bench.cost.peak import NAMES, find_peak, make_products
@@ -146,9 +147,8 @@ def bench_feedforward(
 
 
 def compile_call(block: nn.Module) -> Call:
-    """A block's forward, its graphs its own: torch counts them by function, and the ninth runs eager."""
-    compile_function: Callable[..., Any] = torch.compile  # its annotations lack isolate_recompiles
-    compiled = compile_function(_call, dynamic=False, isolate_recompiles=True)
+    """A block's forward, compiled as training compiles it."""
+    compiled = compile_function(_call)
     return lambda x_ND: compiled(block, x_ND)
 
 

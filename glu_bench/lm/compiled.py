@@ -7,11 +7,10 @@ block whatever the depth. Training, evaluation and the benchmarks share this.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import torch
 from torch import Tensor
 
+from glu_bench.compiler import compile_function
 from glu_bench.lm.decoder import Decoder, call_block
 from glu_bench.lm.recompute import recompute_blocks
 
@@ -25,11 +24,9 @@ def compile_decoder(model: Decoder, recompute: bool = False) -> Nats:
     once more; after torch's limit of eight graphs a further shape runs eager. The model itself
     stays as it is. `recompute` as in lm/recompute.py.
     """
-    # isolated: torch counts graphs by function, and the ninth model of a process would run eager
-    compile_region: Callable[..., Any] = torch.compile  # its annotations lack isolate_recompiles
-    block = compile_region(call_block, dynamic=False, isolate_recompiles=True)
+    block = compile_function(call_block)
     block = recompute_blocks(block) if recompute else block
-    tail = compile_region(_call_tail, dynamic=False, isolate_recompiles=True)
+    tail = compile_function(_call_tail)
 
     def nats(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         loss_BT: Tensor = tail(model, model.stream(tokens_BT, block), targets_BT)
