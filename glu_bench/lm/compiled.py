@@ -1,5 +1,8 @@
 """The decoder compiled by region: one graph for every block, one for what follows the last.
 
+Of a loss in chunks (lm/head.py) only the pointwise part is compiled: unrolled, its loop would
+be one graph a chunk.
+
 All blocks have one shape, so one graph serves them all, and compiling takes the time of one
 block whatever the depth. Training, evaluation and the benchmarks share this.
 """
@@ -13,6 +16,7 @@ import torch
 from torch import Tensor
 
 from glu_bench.lm.decoder import Decoder, call_block
+from glu_bench.lm.head import choose_loss, score_chunk
 from glu_bench.lm.recompute import recompute_blocks
 
 Nats = Callable[[Tensor, Tensor], Tensor]
@@ -30,9 +34,13 @@ def compile_decoder(model: Decoder, recompute: bool = False) -> Nats:
     block = compile_region(call_block, dynamic=False, isolate_recompiles=True)
     block = recompute_blocks(block) if recompute else block
     tail = compile_region(_call_tail, dynamic=False, isolate_recompiles=True)
+    score = compile_region(score_chunk, dynamic=False, isolate_recompiles=True)
 
     def nats(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        loss_BT: Tensor = tail(model, model.stream(tokens_BT, block), targets_BT)
+        x_BTD = model.stream(tokens_BT, block)
+        if choose_loss(targets_BT.numel(), model.vocab_size, model.fast) == "chunked":
+            return model.nats_from(x_BTD, targets_BT, score)
+        loss_BT: Tensor = tail(model, x_BTD, targets_BT)
         return loss_BT
 
     return nats
