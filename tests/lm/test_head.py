@@ -216,7 +216,7 @@ def test_the_compiled_decoder_takes_it_too(words: list[str], precision: str) -> 
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         got = model_losses(words, fast=True, compiled=True)
         expected = model_losses(words, fast=False)
-    # a block, and the pointwise part of a chunk and of a shorter last one; 128 rows make seven chunks of three
+    # a block, a chunk and a shorter last one; 128 rows make seven chunks of three tokens
     n_graphs = 2 if "tokenizer.vocab_multiple=64" in words else 3
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == n_graphs
     tolerance = 0.02 if precision == "bf16" else 1e-4
