@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         cos_TK, sin_TK = make_rotary(model.seq_len, model.d_model // model.n_heads, model.rope_theta)
         self.register_buffer("cos_TK", cos_TK, persistent=False)
         self.register_buffer("sin_TK", sin_TK, persistent=False)
-        n_masked = model.seq_len if model.seq_len <= MAX_MATMUL_LEN else 0  # SDPA brings its own mask
+        n_masked = min(model.seq_len, MAX_MATMUL_LEN)  # longer texts take SDPA, which brings its own mask
         self.register_buffer("future_TT", make_future(n_masked), persistent=False)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
