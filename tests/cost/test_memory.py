@@ -37,7 +37,7 @@ def test_the_rows_set_ours_against_the_plain_path(monkeypatch: pytest.MonkeyPatc
         "head, V=32,768, fp32, kept for backward": (4, 8, 0.5, "B/token"),
         "head, V=32,768, fp32, peak": (4, 16, 0.25, "MB"),
     }
-    assert list(rows)[0] == "pico, T=256, kept for backward"
+    assert next(iter(rows)) == "pico, T=256, kept for backward"
 
 
 def test_the_command_prints_the_rows(call_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
