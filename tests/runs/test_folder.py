@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from glu_bench import schema
-from glu_bench.config import load_config, render_config
+from glu_bench.config import _fill, load_config, render_config
 from glu_bench.errors import ConfigError, DataError, DivergedError, InterruptedRunError
 from glu_bench.files import dump_json, hold_lock
 from glu_bench.lm.decoder import make_decoder
@@ -36,6 +36,7 @@ from glu_bench.schema import list_keys
 from glu_bench.train.events import Finished
 from glu_bench.train.loop import train_run
 from glu_bench.train.stop import StopRequest
+from glu_bench.yaml_file import read_yaml
 from tests.conftest import StopAt, TinyConfig, Train
 
 
@@ -128,6 +129,7 @@ def test_a_run_older_than_a_key_is_read_and_verifies(
     (path / "config.yaml").write_text(text.replace("  fast: true\n", ""))
     old = Run(path)
     assert old.config() == finished_run.config()
+    assert _fill(schema.Config, read_yaml(path / "config.yaml")) is not None  # the quick way, too
     assert old.identity() == finished_run.identity()
     (event,) = train_run(tiny_config(), tmp_path, StopRequest())
     assert isinstance(event, Finished)
