@@ -10,17 +10,18 @@ import torch
 Call = Callable[..., Any]
 
 
-def compile_function(function: Call) -> Call:
-    """The function compiled for each shape it meets, keeping for the backward pass what it keeps itself.
+def compile_function(function: Call, lean: bool = True) -> Call:
+    """The function compiled for each shape it meets; `lean`: it keeps for the backward pass what it keeps itself.
 
     Its graphs are counted apart from those of other calls; torch runs a function's ninth eager.
     """
     compile_: Call = torch.compile  # its annotations lack isolate_recompiles
-    compiled: Call = compile_(function, backend=_compile_graph, dynamic=False, isolate_recompiles=True)
+    backend = _compile_lean if lean else "inductor"
+    compiled: Call = compile_(function, backend=backend, dynamic=False, isolate_recompiles=True)
     return compiled
 
 
-def _compile_graph(graph: Any, inputs: Any) -> Any:
+def _compile_lean(graph: Any, inputs: Any) -> Any:
     """Inductor, told to compute again what the lean steps compute again.
 
     Its partitioner would otherwise keep hidden beside the projections, D + 3F numbers a token

@@ -63,8 +63,7 @@ def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -
 def read_config(path: Path) -> Config:
     """A configuration saved by `write_config`; the file may come from anybody.
 
-    A nullable key that is not there is null: the run is older than the key.
-
+    A key that is not there has the value of runs older than the key, null where that is allowed.
     Raises: DataError if it is not a complete, plain configuration within all ranges.
     """
     try:
@@ -273,14 +272,14 @@ def _fill(kind: Any, tree: Any) -> Any:
 
 @functools.cache
 def _list_fields(kind: type) -> tuple[tuple[str, tuple[Any, ...], Any], ...]:
-    """Each field's name, types, and value where it is absent: null, its default, or MISSING."""
+    """Each field's name, types, and value where it is absent: that of older runs, its default, or MISSING."""
     found = []
     hints = typing.get_type_hints(kind)
     for entry in dataclasses.fields(kind):
         hint = hints[entry.name]
         allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        absent: Any = None
-        if types.NoneType not in allowed:
+        absent: Any = entry.metadata.get("before")
+        if absent is None and types.NoneType not in allowed:
             made = entry.default_factory
             absent = entry.default if made is dataclasses.MISSING else made
         found.append((entry.name, allowed, absent))
@@ -301,7 +300,7 @@ def _convert(path: Path, tree: dict[str, Any]) -> Config:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return _finish(OmegaConf.merge(OmegaConf.structured(Config), _make_nulls(), tree))
+        return _finish(OmegaConf.merge(OmegaConf.structured(Config), _make_older(), tree))
     except OmegaConfBaseException as error:
         raise DataError(f"{path}: {_explain_omegaconf(error)}") from None
 
@@ -317,14 +316,15 @@ def _convert_variant(path: Path, tree: dict[str, Any]) -> Variant:
         raise ConfigError(f"{path}: {_explain_omegaconf(error, 'variant.')}") from None
 
 
-def _make_nulls() -> dict[str, Any]:
-    """Null for every nullable key of a group."""
-    nulls: dict[str, dict[str, None]] = {}
+def _make_older() -> dict[str, Any]:
+    """What a run older than a key had there: null for every nullable key of a group."""
+    older: dict[str, dict[str, Any]] = {}
     for dotted, annotation in key_types().items():
         group, _, name = dotted.rpartition(".")
-        if types.NoneType in typing.get_args(annotation):
-            nulls.setdefault(group, {})[name] = None
-    return nulls
+        before = list_keys()[dotted].metadata["before"]
+        if before is not None or types.NoneType in typing.get_args(annotation):
+            older.setdefault(group, {})[name] = before
+    return older
 
 
 def _explain_omegaconf(error: BaseException, prefix: str = "") -> str:

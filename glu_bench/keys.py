@@ -17,11 +17,15 @@ def key(
     high: float | None = None,
     below: float | None = None,
     choices: tuple[str, ...] = (),
+    before: Any = None,
     **kwargs: Any,
 ) -> Any:
-    """A field with its help text and its range: low <= value <= high, above < value < below."""
+    """A field with its help text and its range: low <= value <= high, above < value < below.
+
+    `before` is the value that all runs had before the key joined.
+    """
     metadata = {"help": text, "low": low, "above": above, "high": high, "below": below, "choices": choices}
-    return field(metadata=metadata, **kwargs)
+    return field(metadata=metadata | {"before": before}, **kwargs)
 
 
 def check_range(dotted: str, value: Any, metadata: Any) -> None:

@@ -178,6 +178,9 @@ class Train:
         "auto: bf16 autocast where the device has it, else fp32", choices=("auto", "bf16", "fp32")
     )
     compile: str = key("torch.compile; auto: where a compiler exists", choices=("auto", "true", "false"))
+    fast: bool = key(
+        "paths that are quicker or smaller and equal to rounding; false: the plain formulas", before=True
+    )
     device: str = key("auto: cuda, mps, cpu in this order; or cpu, cuda, cuda:N, mps")
     threads: int | None = key("CPU threads; null leaves the choice to torch", low=1)
     log_every: int = key("steps between rows of metrics.jsonl", low=1)
@@ -305,7 +308,8 @@ def _determines(dotted: str) -> bool:
 
 
 def drop_absent(identity: dict[str, Any]) -> dict[str, Any]:
-    """An identity without what says nothing: null keys, and factors 1 and summands 0 of the formula.
+    """An identity without what says nothing: null keys, factors 1 and summands 0 of the formula, and
+    what was so for all runs before it became a key.
 
     Two configurations differ here if and only if they differ there, and a key that joins later
     with such a value leaves the ids of earlier runs as they were.
@@ -324,6 +328,9 @@ def _list_neutral() -> dict[str, Any]:
     for entry in dataclasses.fields(Variant):
         if entry.default is not dataclasses.MISSING:
             neutral[f"variant.{entry.name}"] = entry.default
+    for dotted, entry in list_keys().items():
+        if entry.metadata["before"] is not None:
+            neutral[dotted] = entry.metadata["before"]
     return neutral
 
 

@@ -14,6 +14,7 @@ from glu_bench.cli.options import AsJson, ConfigDir
 if TYPE_CHECKING:
     from glu_bench.cost.compare import CompareRow
     from glu_bench.cost.data import DataRow
+    from glu_bench.cost.memory import MemoryRow
     from glu_bench.cost.variants import VariantBenchmark
 
 app = typer.Typer(
@@ -154,6 +155,24 @@ def compare(
     _print_rows(bench_compare(sizes or (10, 100, 1000), rounds), "peer", as_json)
 
 
+@app.command()
+def memory(
+    lengths: Annotated[
+        list[int] | None,
+        typer.Argument(metavar="[T]...", min=2, help="Context lengths; 256, 512 to 4096 by default."),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Memory of a training step by context length, and of a large vocabulary's loss, against plain PyTorch.
+
+    Example: glu-bench bench memory 256 1024
+    """
+    from glu_bench.cost.memory import LENGTHS, bench_memory
+
+    _print_rows(bench_memory(lengths or LENGTHS), "plain", as_json)
+
+
 def _print_variants(found: VariantBenchmark, as_json: bool) -> None:
     from glu_bench.cost.variants import LIMIT
     from glu_bench.show.console import make_stdout, plain, print_json
@@ -172,7 +191,7 @@ def _print_variants(found: VariantBenchmark, as_json: bool) -> None:
     )
 
 
-def _print_rows(rows: Sequence[CompareRow | DataRow], peer: str, as_json: bool) -> None:
+def _print_rows(rows: Sequence[CompareRow | DataRow | MemoryRow], peer: str, as_json: bool) -> None:
     from glu_bench.runs.environment import read_environment
     from glu_bench.show.console import make_stdout, print_json
     from glu_bench.show.tables import render_rows

@@ -5,17 +5,16 @@ Each preparation runs in a process of its own, so that its peak memory is its ow
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from glu_bench.config import load_config
+from glu_bench.cost.alone import run_alone
 from glu_bench.data.corpora import find_corpus
 from glu_bench.data.documents import list_stdlib
 from glu_bench.data.order import make_order
@@ -44,12 +43,12 @@ def bench_data(small_mb: int = 10, large_mb: int = 1000) -> list[DataRow]:
     with tempfile.TemporaryDirectory() as folder:
         texts = {size: _write_text(Path(folder) / f"{size}.txt", size * MB) for size in (small_mb, large_mb)}
         for size, path in texts.items():
-            elapsed_s, peak_bytes = _alone(_prepare, path, folder, ())
+            elapsed_s, peak_bytes = run_alone(_prepare, path, folder, ())
             rows.append(_row(f"bytes, {size} MB of text", path.stat().st_size / MB / elapsed_s, "MB/s"))
             rows.append(_row(f"peak memory, {size} MB of text", peak_bytes / MB, "MB"))
         path = texts[small_mb]
         words = ("tokenizer=bpe", f"tokenizer.vocab_size={BPE_VOCAB_SIZE}")
-        ours_s, peer_s = _alone(_encode_bpe, path, folder, words)
+        ours_s, peer_s = run_alone(_encode_bpe, path, folder, words)
         size_mb = path.stat().st_size / MB
         rows.append(
             DataRow(
@@ -77,13 +76,6 @@ def _write_text(path: Path, n_bytes: int) -> Path:
             number += 1
             file.write(source.replace(b"\n\n", b"\n# copy %d\n" % number)[: n_bytes - file.tell() + 4096])
     return path
-
-
-def _alone(work: object, *arguments: object) -> tuple[float, float]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        found: tuple[float, float] = pool.submit(work, *arguments).result()  # type: ignore[arg-type]
-    return found
 
 
 def _prepare(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, float]:

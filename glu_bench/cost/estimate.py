@@ -79,7 +79,7 @@ def measure_rate(config: schema.Config, counts: Counts, compiled: bool | None = 
     train, _ = resolve_train(config.train)
     device = torch.device(train.device)
     vocab_size = prepare_tokens(config).tokenizer.vocab_size
-    model = make_decoder(config, vocab_size)
+    model = make_decoder(config, vocab_size, train.fast)
     init_weights(model, config.seed, config.init)
     model.to(device)
     optimizer = make_optimizer(model, config.optim)

@@ -52,12 +52,12 @@ def rotate(x_BHTK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
     return (x_BHTK * cos_TK + turned * sin_TK).to(x_BHTK.dtype)
 
 
-def make_future(seq_len: int) -> Tensor:
+def make_future(seq_len: int, device: torch.device | None = None) -> Tensor:
     """What the scores of a query are masked with: 0 up to its own position, -inf after; fp32.
 
     Shapes: (T, T), queries by keys.
     """
-    return torch.full((seq_len, seq_len), float("-inf")).triu(1)
+    return torch.full((seq_len, seq_len), float("-inf"), device=device).triu(1)
 
 
 def choose_attention(device_type: str, seq_len: int, fast: bool = True) -> str:
@@ -109,6 +109,6 @@ def attend_plainly(q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
     T, K = q_BHTK.shape[-2:]
     scores_BHTT = q_BHTK @ k_BHTK.transpose(-2, -1)
     wide = torch.promote_types(scores_BHTT.dtype, torch.float32)
-    future_TT = make_future(T).to(q_BHTK.device)
+    future_TT = make_future(T, q_BHTK.device)
     weights_BHTT = torch.softmax(scores_BHTT.to(wide) * K**-0.5 + future_TT, dim=-1)
     return weights_BHTT.to(v_BHTK.dtype) @ v_BHTK

@@ -1,7 +1,8 @@
 """The decoder compiled by region: one graph for every block, one for what follows the last.
 
 All blocks have one shape, so one graph serves them all, and compiling takes the time of one
-block whatever the depth. Training, evaluation and the benchmarks share this.
+block whatever the depth. Of a loss in chunks (lm/head.py) only the pointwise part is compiled:
+unrolled, its loop would be one graph a chunk. Training, evaluation and the benchmarks share this.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from glu_bench.compiler import compile_function
 from glu_bench.lm.decoder import Decoder, call_block
+from glu_bench.lm.head import choose_loss, score_chunk
 from glu_bench.lm.recompute import recompute_blocks
 
 Nats = Callable[[Tensor, Tensor], Tensor]
@@ -24,12 +26,16 @@ def compile_decoder(model: Decoder, recompute: bool = False) -> Nats:
     once more; after torch's limit of eight graphs a further shape runs eager. The model itself
     stays as it is. `recompute` as in lm/recompute.py.
     """
-    block = compile_function(call_block)
+    block = compile_function(call_block, lean=model.fast)
     block = recompute_blocks(block) if recompute else block
-    tail = compile_function(_call_tail)
+    tail = compile_function(_call_tail, lean=model.fast)
+    score = compile_function(score_chunk, lean=model.fast)
 
     def nats(tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        loss_BT: Tensor = tail(model, model.stream(tokens_BT, block), targets_BT)
+        x_BTD = model.stream(tokens_BT, block)
+        if choose_loss(targets_BT.numel(), model.vocab_size, model.fast) == "chunked":
+            return model.nats_from(x_BTD, targets_BT, score)
+        loss_BT: Tensor = tail(model, x_BTD, targets_BT)
         return loss_BT
 
     return nats

@@ -45,7 +45,9 @@ def count_model(config: schema.Config, vocab_size: int) -> Counts:
         matrices += decoder.head.weight.numel()  # the shared matrix multiplies as the head
     formula = make_formula(config.variant)
     dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    saved = count_saved_bytes(formula, model.d_model, receipt.d_ff, dtype, bias=model.ffn_bias)
+    saved = count_saved_bytes(
+        formula, model.d_model, receipt.d_ff, dtype, bias=model.ffn_bias, fast=config.train.fast
+    )
     forward = 2 * matrices + model.n_layers * 4 * model.seq_len * model.d_model
     return Counts(
         n_params=sum(parameter.numel() for parameter in decoder.parameters()),

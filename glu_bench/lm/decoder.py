@@ -18,6 +18,7 @@ from glu_bench.ffn.feedforward import FeedForward
 from glu_bench.ffn.formula import Formula, make_formula
 from glu_bench.ffn.matching import match_width
 from glu_bench.lm.attention import MAX_MATMUL_LEN, Attention, RMSNorm, make_future, make_rotary
+from glu_bench.lm.head import Score, choose_loss, chunked_nats, score_chunk
 
 
 class Block(nn.Module):
@@ -64,6 +65,7 @@ class Decoder(nn.Module):
         self.formula = formula
         self.d_ff = d_ff
         self.vocab_size = vocab_size
+        self.fast = fast
         # rounded up; rows from V on belong to no id and are never predicted
         n_rows = -(-vocab_size // vocab_multiple) * vocab_multiple
         self.embedding = nn.Embedding(n_rows, model.d_model)
@@ -75,7 +77,7 @@ class Decoder(nn.Module):
         cos_TK, sin_TK = make_rotary(model.seq_len, model.d_model // model.n_heads, model.rope_theta)
         self.register_buffer("cos_TK", cos_TK, persistent=False)
         self.register_buffer("sin_TK", sin_TK, persistent=False)
-        n_masked = model.seq_len if model.seq_len <= MAX_MATMUL_LEN else 0  # SDPA brings its own mask
+        n_masked = min(model.seq_len, MAX_MATMUL_LEN)  # longer texts take SDPA, which brings its own mask
         self.register_buffer("future_TT", make_future(n_masked), persistent=False)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
@@ -101,8 +103,13 @@ class Decoder(nn.Module):
         logits_BTV: Tensor = self.head(self.norm(x_BTD))
         return logits_BTV[..., : self.vocab_size]
 
-    def nats_from(self, x_BTD: Tensor, targets_BT: Tensor) -> Tensor:
-        """Loss of every target given the residual stream at its position, in nats, fp32 or above."""
+    def nats_from(self, x_BTD: Tensor, targets_BT: Tensor, score: Score = score_chunk) -> Tensor:
+        """Loss of every target given the residual stream at its position, in nats, fp32 or above.
+
+        `score` runs the pointwise part of a loss in chunks, see lm/head.py.
+        """
+        if choose_loss(targets_BT.numel(), self.vocab_size, self.fast) == "chunked":
+            return chunked_nats(self.norm(x_BTD), self.head.weight, targets_BT, self.vocab_size, score)
         logits_BTV = self.logits(x_BTD)
         wide_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
         flat = F.cross_entropy(

@@ -188,7 +188,7 @@ class Run:
         if not found:
             raise DataError(f"{self.run_id}: has no checkpoint")
         checkpoint = load_checkpoint(found[-1], self.run_id)
-        model = make_decoder(config, self.environment()["vocab_size"])
+        model = make_decoder(config, self.environment()["vocab_size"], config.train.fast)
         load_weights(model, checkpoint.model, str(checkpoint.path))
         return model.eval()
 

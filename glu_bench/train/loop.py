@@ -162,7 +162,7 @@ def _train(
 ) -> Iterator[Event]:
     train, device = config.train, torch.device(config.train.device)
     n_steps = count_steps(config, order)
-    model = make_decoder(config, tokens.tokenizer.vocab_size)
+    model = make_decoder(config, tokens.tokenizer.vocab_size, train.fast)
     init_weights(model, config.seed, config.init)
     if ranks.mode != "fsdp":
         model.to(device)

@@ -112,13 +112,39 @@ def test_shorter_input_gives_the_same_prefix(fast: bool) -> None:
         torch.testing.assert_close(model(tokens_BT[:, :7]), model(tokens_BT)[:, :7], rtol=1e-4, atol=1e-5)
 
 
-def test_long_context_takes_sdpa_and_keeps_no_mask() -> None:
+@pytest.mark.parametrize("n_tokens", [600, 512, 100])
+def test_a_model_of_long_context_reads_long_and_short_texts(n_tokens: int) -> None:
     model = make_model("model.seq_len=1024")
-    assert model.future_TT.shape == (0, 0)
-    tokens = make_tokens(B=1, T=600)
+    tokens = make_tokens(B=1, T=n_tokens)
     with torch.no_grad():
         plain = make_model("model.seq_len=1024", fast=False).nats(*tokens)
         torch.testing.assert_close(model.nats(*tokens), plain, rtol=1e-4, atol=1e-4)
+
+
+def count_kept_bytes(seq_len: int, precision: str) -> float:
+    """Bytes a token that autograd keeps until the backward pass, weights left out."""
+    model = make_model(f"model.seq_len={seq_len}")
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in own:
+            kept[address] = tensor
+        return tensor
+
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+    ):
+        model.nats(*make_tokens(B=1, T=seq_len))
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / seq_len
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_a_token_keeps_does_not_grow_with_the_context(precision: str) -> None:
+    """Weights cast to bf16 are kept as well, whatever the length: 2 % at 1,024 tokens."""
+    assert count_kept_bytes(4096, precision) == pytest.approx(count_kept_bytes(1024, precision), rel=0.03)
 
 
 def test_meta_device_has_shapes_and_no_memory() -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from glu_bench import schema
-from glu_bench.config import render_config
+from glu_bench.config import _fill, load_config, render_config
 from glu_bench.errors import ConfigError, DataError, DivergedError, InterruptedRunError
 from glu_bench.files import dump_json, hold_lock
 from glu_bench.lm.decoder import make_decoder
@@ -33,6 +33,10 @@ from glu_bench.runs.folder import (
     restart_run,
 )
 from glu_bench.schema import list_keys
+from glu_bench.train.events import Finished
+from glu_bench.train.loop import train_run
+from glu_bench.train.stop import StopRequest
+from glu_bench.yaml_file import read_yaml
 from tests.conftest import StopAt, TinyConfig, Train
 
 
@@ -86,6 +90,7 @@ NEUTRAL = (
     ("variant.offset", 0.0),
     ("variant.mult", 1.0),
     ("variant.norm_eps", 1e-5),
+    ("train.fast", True),
 )
 
 
@@ -101,6 +106,37 @@ def test_an_id_is_the_hash_of_what_says_something(tiny_config: TinyConfig) -> No
         f"variant.{name}" for name in ("mult", "norm", "norm_eps", "learned", "learned_per_unit", "offset")
     ]
     assert id_of(config) == old_id(config, *later)
+
+
+def test_ids_are_those_of_before_train_fast() -> None:
+    """Two that the version without the key gave."""
+    facts = {"data_fingerprint": "d" * 64, "tokenizer_fingerprint": "t" * 64, "plugins": []}
+    words = ("variant=swish_beta", "model=micro", "optim=muon", "train.precision=fp32")
+    assert make_run_id(load_config([]), facts) == "swiglu-nano-stdlib-s0-ccc4269898"
+    assert make_run_id(load_config(words), facts) == "swish_beta-micro-stdlib-s0-669ada71bb"
+    slow = load_config([*words, "train.fast=false"])
+    assert make_run_id(slow, facts) != make_run_id(load_config(words), facts)
+    assert make_run_id(slow, facts) == make_run_id(load_config([*words, "train.fast=False"]), facts)
+
+
+def test_a_run_older_than_a_key_is_read_and_verifies(
+    finished_run: Run, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs" / finished_run.path.name
+    shutil.copytree(finished_run.path, path)
+    text = (path / "config.yaml").read_text()
+    assert "  fast: true\n" in text
+    (path / "config.yaml").write_text(text.replace("  fast: true\n", ""))
+    old = Run(path)
+    assert old.config() == finished_run.config()
+    assert _fill(schema.Config, read_yaml(path / "config.yaml")) is not None  # the quick way, too
+    assert old.identity() == finished_run.identity()
+    (event,) = train_run(tiny_config(), tmp_path, StopRequest())
+    assert isinstance(event, Finished)
+    assert event.reused
+    (path / "config.yaml").write_text(text.replace("  fast: true\n", "  fast: false\n"))
+    with pytest.raises(DataError, match="was edited"):
+        old.config()
 
 
 @pytest.mark.parametrize(

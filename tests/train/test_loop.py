@@ -16,6 +16,7 @@ from glu_bench.config import list_group
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import prepare_tokens
 from glu_bench.errors import BusyError, ConfigError, DataError, DeviceError, DivergedError
+from glu_bench.evaluate.run import evaluate_run
 from glu_bench.files import hold_lock
 from glu_bench.lm.decoder import Decoder, make_decoder
 from glu_bench.lm.init import init_weights
@@ -88,6 +89,42 @@ def test_how_often_a_run_looks_and_saves_changes_no_bit_of_it(
     assert often["parameters_sha256"] == seldom["parameters_sha256"]
     assert often["test_loss_nats"] == seldom["test_loss_nats"]
     assert often["run_id"] == seldom["run_id"]
+
+
+def test_every_fast_path_can_be_turned_off(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plain formulas lead to the same losses."""
+    fast = train(output_dir=tmp_path / "fast")
+
+    def refuse(*_arguments: object) -> Tensor:
+        raise AssertionError("fast")
+
+    monkeypatch.setattr("glu_bench.lm.head.CHUNK_BYTES", 4 * 257 * 8)  # eight tokens of a batch's 64
+    names = ("ffn.feedforward.lean_feedforward", "lm.attention.attend_lean", "lm.decoder.chunked_nats")
+    for name in names:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(f"glu_bench.{name}", refuse)
+            with pytest.raises(AssertionError, match="fast"):
+                train(output_dir=tmp_path / name)
+    for name in names:
+        monkeypatch.setattr(f"glu_bench.{name}", refuse)
+    plain = train("train.fast=false", output_dir=tmp_path / "plain")
+    again = evaluate_run(only_run(tmp_path / "plain"))
+    assert again.loss_nats == plain["test_loss_nats"]
+    assert plain["run_id"] != fast["run_id"]
+    assert plain["test_loss_nats"] == pytest.approx(fast["test_loss_nats"], abs=1e-4)
+    assert plain["ffn_saved_bytes_per_token"] > fast["ffn_saved_bytes_per_token"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_plain_paths_can_be_compiled(train: Train, tmp_path: Path) -> None:
+    torch.compiler.reset()
+    eager = train("train.fast=false", output_dir=tmp_path / "eager")
+    compiled = train("train.fast=false", "train.compile=true", output_dir=tmp_path / "compiled")
+    assert compiled["test_loss_nats"] == pytest.approx(eager["test_loss_nats"], abs=1e-4)
 
 
 def test_the_same_command_twice_gives_the_same_bits(train: Train, tmp_path: Path) -> None:

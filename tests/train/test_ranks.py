@@ -217,6 +217,32 @@ def test_torchrun_starts_the_ranks_as_well(launch: Launch, train: Train, tmp_pat
     assert not list((tmp_path / "two" / ".ranks").iterdir())
 
 
+CHUNKED = """
+from glu_bench.cli.main import main
+from glu_bench.lm import head
+
+head.CHUNK_BYTES = 4 * 257 * 5  # five tokens; a micro-batch of a rank has 32
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("parallel=ddp",), ("parallel=fsdp", "model.tied_embeddings=true")], ids=" ".join
+)
+def test_a_loss_in_chunks_can_be_shared(
+    words: tuple[str, ...], launch: Launch, train: Train, tmp_path: Path
+) -> None:
+    own = (*words[1:], "train.grad_accum=2")
+    train(*STEPS, *own, output_dir=tmp_path / "alone")
+    script = tmp_path / "chunked.py"
+    script.write_text(CHUNKED, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
+    ended = launch(words[0], *own, output_dir=tmp_path / "two", program=torchrun)
+    assert ended.code == 0, ended.err
+    check_equal(only_run(tmp_path / "two"), only_run(tmp_path / "alone"))
+
+
 def test_blocks_computed_twice_give_the_same_bits(train: Train, tmp_path: Path) -> None:
     words = ("model.dropout=0.1", "train.grad_accum=2")
     calls = []
