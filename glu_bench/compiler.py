@@ -11,9 +11,10 @@ Call = Callable[..., Any]
 
 
 def compile_function(function: Call, lean: bool = True) -> Call:
-    """The function compiled for each shape it meets; `lean`: it keeps for the backward pass what it keeps itself.
+    """The function compiled for each shape it meets.
 
-    Its graphs are counted apart from those of other calls; torch runs a function's ninth eager.
+    `lean` keeps for the backward pass what the function keeps uncompiled. Its graphs are counted
+    apart from those of other calls; torch runs a function's ninth eager.
     """
     compile_: Call = torch.compile  # its annotations lack isolate_recompiles
     backend = _compile_lean if lean else "inductor"
