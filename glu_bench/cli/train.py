@@ -90,6 +90,7 @@ def _run(
 ) -> Finished | None:
     """The run's end; None on a rank that only helps."""
     from glu_bench.allocator import keep_freed_memory
+    from glu_bench.cache import keep_compiled_graphs
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.interop.tracking import Tracking, make_tracker
     from glu_bench.ranks import is_rank, join_ranks
@@ -101,6 +102,7 @@ def _run(
 
     load_plugins(plugins)
     keep_freed_memory()
+    keep_compiled_graphs()
     stderr = make_stderr()
 
     def warn(line: str) -> None:
