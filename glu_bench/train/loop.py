@@ -260,9 +260,8 @@ def _train(
         elapsed_s = time.monotonic() - began
         n_since_start += 1
         n_tokens = train.batch_size * config.model.seq_len
-        progress.count_step(
-            loss_nats, n_tokens, elapsed_s, timed=n_since_start > WARMUP_STEPS and not profiled
-        )
+        timed = n_since_start > WARMUP_STEPS and not profiled
+        progress.count_step(loss_nats, n_tokens, elapsed_s, timed)
         last = progress.step == n_steps
         profiler.end_step(model, last)
         row: dict[str, Any] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +185,7 @@ class Slow(nn.Module):
 
 
 @pytest.fixture
-def slow_model(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
+def slow_model(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> Decoder:
     """Two layers; attention takes 2 + 3, feed-forward 4 + 8, the last norm (head) 1 + 5, a block's norm 6."""
     now = [0.0]
     monkeypatch.setattr(room.time, "perf_counter", lambda: now[0])
@@ -197,7 +196,7 @@ def slow_model(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> Iter
         block.ffn = Slow(block.ffn, now, 4, 8)
     model.blocks[1].ffn_norm = Slow(model.blocks[1].ffn_norm, now, 6, 0)
     model.norm = Slow(model.norm, now, 1, 5)  # type: ignore[assignment]
-    yield model
+    return model
 
 
 def test_the_parts_of_a_pass_are_those_of_a_known_clock(slow_model: Decoder, tiny_config: TinyConfig) -> None:
