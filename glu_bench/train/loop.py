@@ -22,7 +22,7 @@ import torch
 from glu_bench import schema
 from glu_bench.data.order import BatchOrder, make_order
 from glu_bench.data.prepared import OnProgress, TokenSet, prepare_tokens
-from glu_bench.device import make_autocast, resolve_train
+from glu_bench.device import keep_fp32_exact, make_autocast, resolve_train
 from glu_bench.errors import ConfigError, DataError, DivergedError, GluBenchError, InterruptedRunError
 from glu_bench.evaluate.loss import HeldOutLoss
 from glu_bench.evaluate.perplexity import evaluate_stream
@@ -41,6 +41,7 @@ from glu_bench.runs.environment import read_environment
 from glu_bench.runs.folder import Run, keep_tokenizer, make_run_id, open_run, restart_run
 from glu_bench.runs.record import append_row, drop_rows_after, write_record
 from glu_bench.train.events import Evaluating, Event, Finished, Logged, Started
+from glu_bench.train.feed import Feed, make_feed
 from glu_bench.train.optimizer import make_optimizer
 from glu_bench.train.profile import Profiler, explain_complete
 from glu_bench.train.progress import Progress, pack_state, pack_tensors, restore_progress
@@ -77,6 +78,7 @@ def train_run(
     check_receipt(receipt, allow_unmatched)
     train, remarks = resolve_train(ranks.place(config.train))
     config = dataclasses.replace(config, train=train)
+    keep_fp32_exact()
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     tokens = ranks.after_first(lambda: prepare_tokens(config, on_prepare))
@@ -232,6 +234,7 @@ def _train(
             )
         ranks.wait()  # who is asked to stop must not be ended before the checkpoint is whole
 
+    feed = make_feed(order, ranks.slice_rows(train.batch_size), device)
     n_since_start = 0
     while progress.step < n_steps:
         profiler.begin_step(progress.step)
@@ -240,7 +243,7 @@ def _train(
         rate = learning_rate(progress.step, n_steps, config.optim)
         optimizer.set_rate(rate)
         write_step(ranks.rank, progress.step + 1)
-        loss_nats, grad_norm = _backward(shards, order, progress.step, config, profiler)
+        loss_nats, grad_norm = _backward(shards, feed, progress.step, config, profiler)
         if reach("step.after_backward"):
             loss_nats = math.nan
         losses_nats = [part for (part,) in ranks.gather(loss_nats)]
@@ -310,7 +313,7 @@ def _train(
         ranks.wait()
         return
     write_blocks(run.path / "blocks.safetensors", found)
-    record = make_result(config, run, progress, counts, found, weights, n_steps, hidden_rms)
+    record = make_result(config, run, progress, counts, found, weights, n_steps, hidden_rms, ranks)
     write_record(run.path / "result.json", record)
     ranks.wait()
     yield Finished(run=run, record=record, reused=False, profile=profiler.found)
@@ -348,19 +351,18 @@ def _say_divergence(losses_nats: list[float], grad_norm: float) -> str:
 
 
 def _backward(
-    shards: Shards, order: BatchOrder, step: int, config: schema.Config, profiler: Profiler
+    shards: Shards, feed: Feed, step: int, config: schema.Config, profiler: Profiler
 ) -> tuple[float, float]:
     """Gradients of one step's batch, clipped: (this rank's part of the mean loss, in nats; norm before).
 
     Each micro-batch adds its sum over the whole batch's token count, so accumulation weighs
     tokens, not micro-batches, and so do ranks.
     """
-    train, device, ranks = config.train, torch.device(config.train.device), shards.ranks
+    train = config.train
+    n_targets = train.batch_size * config.model.seq_len
     with profiler.region("data"):
-        batch = order.batch(step)
-        n_targets = batch.shape[0] * (batch.shape[1] - 1)
-        own = torch.from_numpy(batch[ranks.slice_rows(len(batch))]).to(device)
-    total = torch.zeros((), device=device)
+        own = feed.take(step)
+    total = torch.zeros((), device=own.device)
     for number, micro in enumerate(own.chunk(train.grad_accum), start=1):
         with shards.accumulating(last=number == train.grad_accum):
             with profiler.region("forward"), make_autocast(train.device, train.precision):
@@ -368,5 +370,7 @@ def _backward(
             with profiler.region("backward"):
                 shards.backward(loss)
         total += loss.detach()
+    with profiler.region("data"):
+        feed.prepare(step + 1)
     with profiler.region("clip"):
         return total.item(), shards.clip(config.optim.clip_norm)
