@@ -15,6 +15,45 @@ import torch
 from glu_bench import schema
 from glu_bench.errors import ConfigError, DeviceError
 
+# dense bf16 FLOP/s, of tensor cores without sparsity and summing in fp32, by the name that the driver
+# gives. Sources: NVIDIA's data sheets of A100 (2021), H100, H200, A30, A10, L4, L40S; white papers of
+# Ampere GA102 and Ada. Where a sheet gives the sparse figure it is halved. A slice of a GPU (MIG), a
+# laptop's or another market's version has a name and a peak of its own, so no part of a name counts.
+PEAKS_BF16 = {
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 80GB HBM3": 989.5e12,  # 1979 sparse
+    "NVIDIA H100 PCIe": 756.5e12,  # 1513 sparse
+    "NVIDIA H100 NVL": 835.5e12,  # 1671 sparse
+    "NVIDIA H200": 989.5e12,
+    "NVIDIA H200 NVL": 835.5e12,
+    "NVIDIA A30": 165e12,
+    "NVIDIA A10": 125e12,
+    "NVIDIA L4": 121e12,  # 242 sparse
+    "NVIDIA L40S": 362e12,
+    "NVIDIA RTX A6000": 154.8e12,
+    "NVIDIA GeForce RTX 3090": 71e12,
+    "NVIDIA GeForce RTX 4090": 165.2e12,
+}
+
+
+def find_peak(device: str, precision: str) -> float | None:
+    """FLOP/s of matrix multiplies that a device can reach at most; None where no source is at hand."""
+    if not device.startswith("cuda") or precision != "bf16":
+        return None
+    return PEAKS_BF16.get(torch.cuda.get_device_name(device))
+
+
+def keep_fp32_exact() -> None:
+    """Make fp32 mean fp32: no matrix multiply of fp32 tensors goes through tf32 or bf16 in this process.
+
+    That is torch's default, but the environment and earlier code may have changed it. What is to be
+    fast is trained in bf16, which says so in its settings and its run id.
+    """
+    torch.set_float32_matmul_precision("highest")
+
 
 def resolve_train(train: schema.Train) -> tuple[schema.Train, list[str]]:
     """The same settings with device, precision and compile decided, and remarks for a person.

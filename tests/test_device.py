@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from glu_bench import device as room
-from glu_bench.device import find_missing_compiler, make_autocast, resolve_device, resolve_train
+from glu_bench.device import (
+    PEAKS_BF16,
+    find_missing_compiler,
+    find_peak,
+    keep_fp32_exact,
+    make_autocast,
+    resolve_device,
+    resolve_train,
+)
 from glu_bench.errors import DeviceError
 from tests.conftest import TinyConfig
 
@@ -97,3 +105,58 @@ def test_autocast_is_on_only_for_bf16() -> None:
         assert (x @ x).dtype == torch.float32
     with make_autocast("cpu", "bf16"):
         assert (x @ x).dtype == torch.bfloat16
+
+
+# multiprocessors, boost clock in MHz, and dense bf16 FLOPs that a multiprocessor's tensor cores do in
+# a cycle summing in fp32 (half on GeForce), from the white papers of Ampere, Hopper and Ada
+HARDWARE = {
+    "NVIDIA A100-SXM4-80GB": (108, 1410, 2048),
+    "NVIDIA H100 80GB HBM3": (132, 1830, 4096),
+    "NVIDIA H100 PCIe": (114, 1620, 4096),
+    "NVIDIA A30": (56, 1440, 2048),
+    "NVIDIA A10": (72, 1695, 1024),
+    "NVIDIA L4": (58, 2040, 1024),
+    "NVIDIA L40S": (142, 2490, 1024),
+    "NVIDIA RTX A6000": (84, 1800, 1024),
+    "NVIDIA GeForce RTX 3090": (82, 1695, 512),
+    "NVIDIA GeForce RTX 4090": (128, 2520, 512),
+}
+
+
+@pytest.mark.parametrize("name", HARDWARE)
+def test_peaks_are_units_times_clock_times_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    n_units, mhz, flops = HARDWARE[name]
+    assert find_peak("cuda:0", "bf16") == pytest.approx(n_units * mhz * 1e6 * flops, rel=0.003)
+
+
+def test_boards_of_one_chip_have_one_peak() -> None:
+    assert len({peak for name, peak in PEAKS_BF16.items() if "A100" in name}) == 1
+    assert PEAKS_BF16["NVIDIA H200"] == PEAKS_BF16["NVIDIA H100 80GB HBM3"]
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "name"),
+    [
+        ("cpu", "bf16", "NVIDIA L4"),
+        ("cuda:0", "fp32", "NVIDIA L4"),
+        ("cuda:0", "bf16", "NVIDIA A100-SXM4-40GB MIG 1g.5gb"),
+        ("cuda:0", "bf16", "NVIDIA GeForce RTX 4090 Laptop GPU"),
+    ],
+)
+def test_no_peak_is_made_up(device: str, precision: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert find_peak(device, precision) is None
+
+
+def test_fp32_is_made_to_mean_fp32() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        keep_fp32_exact()
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from glu_bench.cost.compare import CompareRow
     from glu_bench.cost.data import DataRow
     from glu_bench.cost.memory import MemoryRow
+    from glu_bench.cost.startup import StartupRow
     from glu_bench.cost.variants import VariantBenchmark
 
 app = typer.Typer(
@@ -173,6 +174,21 @@ def memory(
     _print_rows(bench_memory(lengths or LENGTHS), "plain", as_json)
 
 
+@app.command()
+def startup(
+    *,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times each is run; the best counts.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds that commands take to start, and the first compiled step without and with a compiler cache.
+
+    Example: glu-bench bench startup --rounds 3
+    """
+    from glu_bench.cost.startup import bench_startup
+
+    _print_rows(bench_startup(rounds), "bare", as_json)
+
+
 def _print_variants(found: VariantBenchmark, as_json: bool) -> None:
     from glu_bench.cost.variants import LIMIT
     from glu_bench.show.console import make_stdout, plain, print_json
@@ -191,9 +207,11 @@ def _print_variants(found: VariantBenchmark, as_json: bool) -> None:
     )
 
 
-def _print_rows(rows: Sequence[CompareRow | DataRow | MemoryRow], peer: str, as_json: bool) -> None:
+def _print_rows(
+    rows: Sequence[CompareRow | DataRow | MemoryRow | StartupRow], peer: str, as_json: bool
+) -> None:
     from glu_bench.runs.environment import read_environment
-    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.console import make_stdout, plain, print_json
     from glu_bench.show.tables import render_rows
 
     if as_json:
@@ -203,11 +221,15 @@ def _print_rows(rows: Sequence[CompareRow | DataRow | MemoryRow], peer: str, as_
     lines = [
         (
             row.name,
-            f"{row.ours:.3g}",
+            "-" if row.ours is None else f"{row.ours:.3g}",
             "-" if row.peer is None else f"{row.peer:.3g}",
             "-" if row.ratio is None else f"{row.ratio:.2f}",
             row.unit,
         )
         for row in rows
     ]
-    make_stdout().print(render_rows("", ("", "ours", peer, "ratio", "unit"), lines))
+    stdout = make_stdout()
+    stdout.print(render_rows("", ("", "ours", peer, "ratio", "unit"), lines))
+    for row in rows:
+        if row.ours is None:
+            stdout.print(plain(f"{row.name}: not measured, {row.note}"))

@@ -47,6 +47,7 @@ def evaluate(
 
     A run and its export, side by side: glu-bench eval swiglu-nano --hf exported
     """
+    from glu_bench.cache import keep_compiled_graphs
     from glu_bench.errors import ConfigError
     from glu_bench.evaluate.loss import HeldOutLoss, perplexity
     from glu_bench.evaluate.run import evaluate_run
@@ -61,6 +62,7 @@ def evaluate(
     if not runs and hf is None:
         raise ConfigError("which RUN? or a folder: --hf DIR")
     load_plugins(allow_plugin or [], packages=False)
+    keep_compiled_graphs()
     stderr = make_stderr()
     others = files or ()
     named: list[Run | None] = [find_run(text, output_dir) for text in runs or ()]

@@ -32,6 +32,9 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete what the run has and begin anew.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time of a few steps goes, and keep their trace.")
+    ] = False,
     resume_inexact: Annotated[
         bool, typer.Option("--resume-inexact", help="Resume under other threads, instructions or processes.")
     ] = False,
@@ -73,6 +76,7 @@ def train(
             allow_unmatched=allow_unmatched,
             resume_inexact=resume_inexact,
             restart=restart,
+            profile=profile,
         )
         if finished is not None:
             _show(finished, as_json, quiet)
@@ -87,9 +91,11 @@ def _run(
     allow_unmatched: bool,
     resume_inexact: bool,
     restart: bool,
+    profile: bool,
 ) -> Finished | None:
     """The run's end; None on a rank that only helps."""
     from glu_bench.allocator import keep_freed_memory
+    from glu_bench.cache import keep_compiled_graphs
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.interop.tracking import Tracking, make_tracker
     from glu_bench.ranks import is_rank, join_ranks
@@ -101,6 +107,7 @@ def _run(
 
     load_plugins(plugins)
     keep_freed_memory()
+    keep_compiled_graphs()
     stderr = make_stderr()
 
     def warn(line: str) -> None:
@@ -121,6 +128,7 @@ def _run(
                 allow_unmatched=allow_unmatched,
                 resume_inexact=resume_inexact,
                 restart=restart,
+                profile=profile,
                 on_prepare=screen.prepare,
                 ranks=ranks,
             ):
@@ -133,9 +141,12 @@ def _run(
 
 def _show(finished: Finished, as_json: bool, quiet: bool) -> None:
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.profile import render_profile
     from glu_bench.show.tables import render_result
 
     record: dict[str, Any] = {**finished.record, "run_dir": str(finished.run.path)}
+    if finished.profile is not None:
+        record["profile"] = dataclasses.asdict(finished.profile)
     if as_json:
         print_json(record)
         return
@@ -143,6 +154,8 @@ def _show(finished: Finished, as_json: bool, quiet: bool) -> None:
     if finished.reused and not quiet:
         stderr.print(plain("already complete; nothing was trained"))
     stdout.print(render_result(record))
+    for part in render_profile(finished.profile) if finished.profile else ():
+        stdout.print(part)
     if not quiet:
         short = finished.run.path.name
         stderr.print(plain(f"folder: {finished.run.path}"))

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench.config import load_config, render_config
+from glu_bench.cost.process import glu_bench_command, time_command
 from glu_bench.files import sha256_bytes
 from glu_bench.runs.folder import make_run_id
 from glu_bench.runs.record import add_checksum
@@ -53,10 +50,11 @@ def bench_compare(sizes: Sequence[int] = (10, 100, 1000), rounds: int = 3) -> li
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(1, mp_context=context) as pool:
                 pool.submit(write_runs, place, n).result()
-            measured = [_run_compare(place) for _ in range(rounds)]
-            elapsed[n] = min(elapsed_s for elapsed_s, _, _ in measured)
-            busy_s = min(busy_s for _, busy_s, _ in measured)  # what a busy machine stretches less
-            peak_bytes = max(peak_bytes for _, _, peak_bytes in measured)
+            command = glu_bench_command("compare", "--json", "--output-dir", str(place))
+            measured = [time_command(command) for _ in range(rounds)]
+            elapsed[n] = min(spent.elapsed_s for spent in measured)
+            busy_s = min(spent.busy_s for spent in measured)
+            peak_bytes = max(spent.peak_bytes for spent in measured)
             rows.append(_row(f"{n:,} folders", elapsed[n], "s"))
             rows.append(_row(f"{n:,} folders, processor time", busy_s, "s"))
             rows.append(_row(f"{n:,} folders, peak memory", peak_bytes / MB, "MB"))
@@ -89,24 +87,6 @@ def write_runs(output_dir: Path, n_runs: int) -> None:
             (run / "metrics.jsonl").write_text(metrics)
             (run / "blocks.safetensors").write_bytes(blocks)
             (run / "result.json").write_text(json.dumps(add_checksum(result), indent=2))
-
-
-def _run_compare(output_dir: Path) -> tuple[float, float, int]:
-    """Seconds of `glu-bench compare` over all runs there, of the processor too, and peak bytes."""
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    command = [sys.executable, "-m", "glu_bench", "compare", "--json", "--output-dir", str(output_dir)]
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    elapsed_s = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    busy_s = usage.ru_utime + usage.ru_stime
-    return elapsed_s, busy_s, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _row(name: str, ours: float, unit: str) -> CompareRow:

@@ -11,6 +11,7 @@ import torch
 
 from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
+from glu_bench.cache import keep_compiled_graphs
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import TokenSet, prepare_tokens
 from glu_bench.device import make_autocast, resolve_train
@@ -76,6 +77,7 @@ def measure_rate(config: schema.Config, counts: Counts, compiled: bool | None = 
     `compiled` overrides the configuration's own choice.
     """
     keep_freed_memory()
+    keep_compiled_graphs()
     train, _ = resolve_train(config.train)
     device = torch.device(train.device)
     vocab_size = prepare_tokens(config).tokenizer.vocab_size

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
+from glu_bench.cache import keep_compiled_graphs
 from glu_bench.compiler import compile_function
 from glu_bench.cost.footprint import measure_peak_bytes
 from glu_bench.cost.parity import find_difference, run_pass
@@ -121,6 +122,7 @@ def bench_feedforward(
     formulas = {name: load_variant(name, config_dir) for name in names}
     config = load_preset(preset, config_dir=config_dir)
     memory_kept = keep_freed_memory()
+    keep_compiled_graphs()
     bench = _make_bench(preset, config, batch_size)
     dtype = bench.x_ND.dtype
     first = _make_variant(bench, formulas[REFERENCE])

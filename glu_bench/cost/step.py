@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
+from glu_bench.cache import keep_compiled_graphs
 from glu_bench.config import load_config
 from glu_bench.cost.peak import find_peak, make_products
 from glu_bench.cost.race import Step, describe_process, paired_ratio, race, spread, warm
@@ -87,6 +88,7 @@ def bench_step(
     """
     configs = [load_preset(preset, config_dir=config_dir) for preset in presets]
     memory_kept = keep_freed_memory()
+    keep_compiled_graphs()
     measured = []
     for config in configs:
         contestants, notes = _make_contestants(config, batch_size, peers)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glu_bench.allocator import keep_freed_memory
+from glu_bench.cache import keep_compiled_graphs
 from glu_bench.cost.race import describe_process, make_groups, paired_ratio, race, spread
 from glu_bench.cost.step import STEPS_A_ROUND, VOCAB_SIZE, load_preset, make_our_step
 from glu_bench.ffn.formula import find_variants, make_formula
@@ -78,6 +79,7 @@ def bench_variants(
         for preset in presets
     }
     memory_kept = keep_freed_memory()
+    keep_compiled_graphs()
     rows = [
         row
         for preset in presets

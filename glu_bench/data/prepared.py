@@ -9,7 +9,6 @@ split is another folder.
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glu_bench import schema
+from glu_bench.cache import find_cache
 from glu_bench.data.corpora import Corpus, find_corpus
 from glu_bench.data.documents import list_files, read_text
 from glu_bench.data.rows import read_rows, row_format
@@ -90,14 +90,6 @@ class TokenSet:
             )
         ids = np.memmap(self.folder / f"{split}.bin", dtype=self.manifest["dtype"], mode="r")
         return TokenStream(split, ids, entry["n_documents"], entry["n_bytes"], entry["n_first_bytes"])
-
-
-def find_cache() -> Path:
-    """The folder for prepared tokens: GLU_BENCH_CACHE, else the user's cache folder."""
-    import platformdirs
-
-    given = os.environ.get("GLU_BENCH_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("glu-bench"))
 
 
 def prepare_tokens(config: schema.Config, on_progress: OnProgress | None = None) -> TokenSet:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from glu_bench.data.prepared import TokenSet, TokenStream, prepare_tokens, whole_stream
-from glu_bench.device import make_autocast, resolve_train
+from glu_bench.device import keep_fp32_exact, make_autocast, resolve_train
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.evaluate.loss import HeldOutLoss
 from glu_bench.evaluate.perplexity import evaluate_stream
@@ -34,6 +34,7 @@ def evaluate_run(
     if stride is not None and not 1 <= stride <= config.model.seq_len:
         raise ConfigError(f"stride {stride}: from 1 to the window of {config.model.seq_len} tokens")
     train, _ = resolve_train(dataclasses.replace(config.train, device=device or config.train.device))
+    keep_fp32_exact()
     model = run.load_model().to(torch.device(train.device))
     stream = find_stream(run, split, files)
     nats = compile_decoder(model) if train.compile == "true" else model.nats

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from glu_bench.data.prepared import find_cache
+from glu_bench.cache import find_cache
 
 HUB_LIMIT_S = 3.0  # the name look-up included, which has no limit of its own
 LITTLE_DISK_BYTES = 2 * 2**30  # a nano run with its checkpoints takes 70 MB, a large one 10 GB
@@ -154,7 +154,8 @@ def _inspect_cache(cache: Path) -> Finding:
                 n_bytes += os.lstat(os.path.join(folder, file)).st_size  # noqa: PTH118  (many files)
             except OSError:
                 continue  # another process took it away
-    return Finding(name="cache size", status="ok", found=f"{n_bytes / 2**20:.1f} MiB of prepared tokens")
+    found = f"{n_bytes / 2**20:.1f} MiB of prepared tokens and compiled graphs"
+    return Finding(name="cache size", status="ok", found=found)
 
 
 def inspect_hub(limit_s: float = HUB_LIMIT_S) -> Finding:

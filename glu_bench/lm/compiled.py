@@ -3,6 +3,11 @@
 All blocks have one shape, so one graph serves them all, and compiling takes the time of one
 block whatever the depth. Of a loss in chunks (lm/head.py) only the pointwise part is compiled:
 unrolled, its loop would be one graph a chunk. Training, evaluation and the benchmarks share this.
+
+No CUDA graphs (mode="reduce-overhead"): a recorded graph writes its results to the same memory
+each time, and one graph that every block calls would overwrite the input of the next; torch 2.13
+refuses that without gradients (pytorch issue 152887), and gradients summed over micro-batches
+would lie in such memory too.
 """
 
 from __future__ import annotations

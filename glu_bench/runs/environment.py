@@ -25,6 +25,7 @@ def read_environment(device: str) -> dict[str, Any]:
         "n_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": device,
+        "fp32_matmul": torch.backends.cuda.matmul.fp32_precision,  # ieee: no tf32
         **_read_commit(),
     }
     if device.startswith("cuda"):

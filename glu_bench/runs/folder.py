@@ -299,6 +299,6 @@ def load_run(path: str | Path) -> Run:
 
 def restart_run(run: Run) -> None:
     """Delete what a run has written, so that it begins anew; the caller holds its lock."""
-    for name in ("result.json", "failure.json", "metrics.jsonl", "blocks.safetensors"):
+    for name in ("result.json", "failure.json", "metrics.jsonl", "blocks.safetensors", "trace.json.gz"):
         (run.path / name).unlink(missing_ok=True)
     shutil.rmtree(run.checkpoints, ignore_errors=True)

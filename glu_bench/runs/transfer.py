@@ -43,7 +43,7 @@ SIZE_LIMITS = {
 }
 NEEDED = ("config.yaml", "environment.json", "metrics.jsonl", "result.json", "blocks.safetensors")
 OPTIONAL = ("tokenizer.json",)  # the byte tokenizer needs none
-LEFT_BEHIND = (".lock", ".lock.pid", "failure.json")  # of the other machine's process
+LEFT_BEHIND = (".lock", ".lock.pid", "failure.json", "trace.json.gz")  # of the other machine's process
 MAX_CHECKPOINTS = 1000
 READ_BYTES = 2**20
 

@@ -50,6 +50,7 @@ def render_result(record: Mapping[str, Any]) -> Table:
             f"{record['tokens']:,} tokens in {record['steps']:,} steps, {duration(record['elapsed_s'])}",
         ),
         ("throughput", f"{si(record['tokens_per_s'])} tokens/s"),
+        *_utilisation(record.get("mfu")),
         ("peak memory", f"{si(record['peak_bytes'])}B"),
         ("weights sha256", record["parameters_sha256"][:16]),
     ]
@@ -60,6 +61,11 @@ def render_result(record: Mapping[str, Any]) -> Table:
     for name, value in rows:
         table.add_row(name, plain(value))
     return table
+
+
+def _utilisation(mfu: float | None) -> list[tuple[str, str]]:
+    """Known on some devices alone."""
+    return [] if mfu is None else [("of peak", f"{mfu:.1%} of the device's dense bf16 FLOP/s")]
 
 
 def _span(values: Sequence[float] | None) -> str:

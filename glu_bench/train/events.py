@@ -9,6 +9,7 @@ from glu_bench import schema
 from glu_bench.ffn.matching import Receipt
 from glu_bench.lm.counts import Counts
 from glu_bench.runs.folder import Run
+from glu_bench.train.profile import Profile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ class Finished:
     run: Run
     record: dict[str, Any]
     reused: bool
+    profile: Profile | None = None  # where it was asked for
 
 
 Event = Started | Logged | Evaluating | Finished

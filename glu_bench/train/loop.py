@@ -22,7 +22,7 @@ import torch
 from glu_bench import schema
 from glu_bench.data.order import BatchOrder, make_order
 from glu_bench.data.prepared import OnProgress, TokenSet, prepare_tokens
-from glu_bench.device import make_autocast, resolve_train
+from glu_bench.device import keep_fp32_exact, make_autocast, resolve_train
 from glu_bench.errors import ConfigError, DataError, DivergedError, GluBenchError, InterruptedRunError
 from glu_bench.evaluate.loss import HeldOutLoss
 from glu_bench.evaluate.perplexity import evaluate_stream
@@ -41,7 +41,9 @@ from glu_bench.runs.environment import read_environment
 from glu_bench.runs.folder import Run, keep_tokenizer, make_run_id, open_run, restart_run
 from glu_bench.runs.record import append_row, drop_rows_after, write_record
 from glu_bench.train.events import Evaluating, Event, Finished, Logged, Started
+from glu_bench.train.feed import Feed, make_feed
 from glu_bench.train.optimizer import make_optimizer
+from glu_bench.train.profile import Profiler, explain_complete
 from glu_bench.train.progress import Progress, pack_state, pack_tensors, restore_progress
 from glu_bench.train.reports import write_run, write_step
 from glu_bench.train.result import collect_weights, make_result, write_blocks
@@ -60,19 +62,23 @@ def train_run(
     allow_unmatched: bool = False,
     resume_inexact: bool = False,
     restart: bool = False,
+    profile: bool = False,
     on_prepare: OnProgress | None = None,
     ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
-    """Train, or go on, or return what is finished.
+    """Train, or go on, or return what is finished; `profile` as in train/profile.py.
 
     Raises: DivergedError, InterruptedRunError (saved, resumable), LostRankError, and whatever else of
     errors.py keeps the run from going on.
     """
+    if profile and ranks.size > 1:
+        raise ConfigError("--profile: watches one process alone; leave out parallel")
     make_formula(config.variant)  # an unknown function is said before texts are read
     receipt = match_width(config.variant, config.model.d_model, config.match, config.model.ffn_bias)
     check_receipt(receipt, allow_unmatched)
     train, remarks = resolve_train(ranks.place(config.train))
     config = dataclasses.replace(config, train=train)
+    keep_fp32_exact()
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     tokens = ranks.after_first(lambda: prepare_tokens(config, on_prepare))
@@ -96,7 +102,10 @@ def train_run(
         run = Run(output_dir / "runs" / facts["run_id"])
         if not ranks.writes:
             if not ranks.share(0):  # rank 0 has entered the folder, and the run is not complete
-                yield from _train(config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks)
+                idle = Profiler(None, config, order)
+                yield from _train(
+                    config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks, idle
+                )
             return
         open_run(output_dir, config, facts)
         if config.tokenizer.kind != "byte":
@@ -107,12 +116,16 @@ def train_run(
             status = run.outcome()
             _refuse_diverged(run, status)
             if ranks.share(int(status == "complete")):
-                yield Finished(run=run, record=run.result(), reused=True)
+                shown = explain_complete() if profile else None
+                yield Finished(run=run, record=run.result(), reused=True, profile=shown)
                 return
             (run.path / "failure.json").unlink(missing_ok=True)
             write_run(run.path)
-            with _note_failure(run), ranks.explain_loss():
-                yield from _train(config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks)
+            watch = Profiler(run.path if profile else None, config, order)
+            with _note_failure(run), ranks.explain_loss(), watch:
+                yield from _train(
+                    config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks, watch
+                )
 
 
 def _list_shared(config: schema.Config, facts: dict[str, Any]) -> dict[str, tuple[str, type[GluBenchError]]]:
@@ -159,6 +172,7 @@ def _train(
     resume_inexact: bool,
     remarks: list[str],
     ranks: Ranks,
+    profiler: Profiler,
 ) -> Iterator[Event]:
     train, device = config.train, torch.device(config.train.device)
     n_steps = count_steps(config, order)
@@ -220,13 +234,16 @@ def _train(
             )
         ranks.wait()  # who is asked to stop must not be ended before the checkpoint is whole
 
+    feed = make_feed(order, ranks.slice_rows(train.batch_size), device)
     n_since_start = 0
     while progress.step < n_steps:
+        profiler.begin_step(progress.step)
+        profiled = profiler.active
         began = time.monotonic()
         rate = learning_rate(progress.step, n_steps, config.optim)
         optimizer.set_rate(rate)
         write_step(ranks.rank, progress.step + 1)
-        loss_nats, grad_norm = _backward(shards, order, progress.step, config)
+        loss_nats, grad_norm = _backward(shards, feed, progress.step, config, profiler)
         if reach("step.after_backward"):
             loss_nats = math.nan
         losses_nats = [part for (part,) in ranks.gather(loss_nats)]
@@ -240,13 +257,16 @@ def _train(
             raise DivergedError(
                 f"{run.run_id}: diverged at step {step}, {reason}; the weights were not updated"
             )
-        optimizer.step()
-        optimizer.zero_grad()
+        with profiler.region("optimiser"):
+            optimizer.step()
+            optimizer.zero_grad()
         elapsed_s = time.monotonic() - began
         n_since_start += 1
         n_tokens = train.batch_size * config.model.seq_len
-        progress.count_step(loss_nats, n_tokens, elapsed_s, timed=n_since_start > WARMUP_STEPS)
+        timed = n_since_start > WARMUP_STEPS and not profiled
+        progress.count_step(loss_nats, n_tokens, elapsed_s, timed)
         last = progress.step == n_steps
+        profiler.end_step(model, last)
         row: dict[str, Any] = {
             "step": progress.step,
             "n_steps": n_steps,
@@ -293,10 +313,10 @@ def _train(
         ranks.wait()
         return
     write_blocks(run.path / "blocks.safetensors", found)
-    record = make_result(config, run, progress, counts, found, weights, n_steps, hidden_rms)
+    record = make_result(config, run, progress, counts, found, weights, n_steps, hidden_rms, ranks)
     write_record(run.path / "result.json", record)
     ranks.wait()
-    yield Finished(run=run, record=record, reused=False)
+    yield Finished(run=run, record=record, reused=False, profile=profiler.found)
 
 
 def count_steps(config: schema.Config, order: BatchOrder) -> int:
@@ -330,21 +350,27 @@ def _say_divergence(losses_nats: list[float], grad_norm: float) -> str:
     return f"gradient norm is {grad_norm}"
 
 
-def _backward(shards: Shards, order: BatchOrder, step: int, config: schema.Config) -> tuple[float, float]:
+def _backward(
+    shards: Shards, feed: Feed, step: int, config: schema.Config, profiler: Profiler
+) -> tuple[float, float]:
     """Gradients of one step's batch, clipped: (this rank's part of the mean loss, in nats; norm before).
 
     Each micro-batch adds its sum over the whole batch's token count, so accumulation weighs
     tokens, not micro-batches, and so do ranks.
     """
-    train, device, ranks = config.train, torch.device(config.train.device), shards.ranks
-    batch = order.batch(step)
-    n_targets = batch.shape[0] * (batch.shape[1] - 1)
-    own = torch.from_numpy(batch[ranks.slice_rows(len(batch))]).to(device)
-    total = torch.zeros((), device=device)
+    train = config.train
+    n_targets = train.batch_size * config.model.seq_len
+    with profiler.region("data"):
+        own = feed.take(step)
+    total = torch.zeros((), device=own.device)
     for number, micro in enumerate(own.chunk(train.grad_accum), start=1):
         with shards.accumulating(last=number == train.grad_accum):
-            with make_autocast(train.device, train.precision):
+            with profiler.region("forward"), make_autocast(train.device, train.precision):
                 loss = shards.nats(micro[:, :-1], micro[:, 1:]).sum() / n_targets
-            shards.backward(loss)
+            with profiler.region("backward"):
+                shards.backward(loss)
         total += loss.detach()
-    return total.item(), shards.clip(config.optim.clip_norm)
+    with profiler.region("data"):
+        feed.prepare(step + 1)
+    with profiler.region("clip"):
+        return total.item(), shards.clip(config.optim.clip_norm)

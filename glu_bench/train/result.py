@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from glu_bench import schema
+from glu_bench.device import find_peak
 from glu_bench.evaluate.loss import HeldOutLoss, perplexity
 from glu_bench.files import sha256_file, write_bytes
 from glu_bench.lm.counts import Counts
@@ -66,6 +67,7 @@ def make_result(
     weights: dict[str, Tensor],
     n_steps: int,
     hidden_rms: list[float],
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """The final record; its keys are those of `train --json`."""
     assert progress.first_loss_nats is not None
@@ -96,6 +98,7 @@ def make_result(
         "tokens": progress.tokens,
         "steps": n_steps,
         "tokens_per_s": progress.tokens_per_s,
+        "mfu": find_utilisation(config.train, counts, progress, ranks.size),
         "elapsed_s": progress.elapsed_s,
         "peak_bytes": read_peak_bytes(config.train.device),
         "hidden_rms_at_init": hidden_rms,  # a layer each
@@ -107,6 +110,17 @@ def make_result(
         "blocks_sha256": sha256_file(run.path / "blocks.safetensors"),
         "parameters_sha256": hash_weights(weights),
     }
+
+
+def find_utilisation(train: schema.Train, counts: Counts, progress: Progress, n_devices: int) -> float | None:
+    """Share of the devices' peak that training's matrix multiplies made use of; None if it is not known.
+
+    Attention is counted in full. Source: Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
+    """
+    peak = find_peak(train.device, train.precision)
+    if peak is None or progress.tokens_per_s is None:
+        return None
+    return counts.flops_per_token * progress.tokens_per_s / (n_devices * peak)
 
 
 def read_peak_bytes(device: str) -> int:

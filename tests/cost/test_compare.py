@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from glu_bench.cost import compare
 from glu_bench.cost.compare import bench_compare, write_runs
+from glu_bench.cost.process import Spent
 from glu_bench.errors import DataError
 from glu_bench.runs.folder import list_runs
 from glu_bench.study.compare import compare_runs
@@ -44,11 +46,12 @@ def test_the_rows_are_those_of_the_numbers_asked_for(monkeypatch: pytest.MonkeyP
     """One second and 10 ms a folder: the least of three rounds counts, the greatest memory."""
     noise = iter([0.5, 0.0, 0.25] * 2)
 
-    def measure(output_dir: Path) -> tuple[float, float, int]:
-        n, more = len(list_runs(output_dir)), next(noise)
-        return 1 + 0.01 * n + more, 0.5 + more, 10**6 * n + int(4e6 * more)
+    def measure(command: list[str]) -> Spent:
+        assert command[:-1] == [sys.executable, "-m", "glu_bench", "compare", "--json", "--output-dir"]
+        n, more = len(list_runs(Path(command[-1]))), next(noise)
+        return Spent(elapsed_s=1 + 0.01 * n + more, busy_s=0.5 + more, peak_bytes=10**6 * n + int(4e6 * more))
 
-    monkeypatch.setattr(compare, "_run_compare", measure)
+    monkeypatch.setattr(compare, "time_command", measure)
     rows = {row.name: (row.ours, row.unit) for row in bench_compare([12, 2])}
     assert rows == {
         "2 folders": (pytest.approx(1.02), "s"),

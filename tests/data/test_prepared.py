@@ -16,7 +16,7 @@ import pytest
 
 from glu_bench.data import prepared
 from glu_bench.data.corpora import find_corpus
-from glu_bench.data.prepared import TokenSet, find_cache, prepare_tokens, whole_stream
+from glu_bench.data.prepared import TokenSet, prepare_tokens, whole_stream
 from glu_bench.data.splits import SPLITS, choose_split
 from glu_bench.data.tokenizers import ByteTokenizer
 from glu_bench.errors import DataError, ResourceError
@@ -243,14 +243,6 @@ def test_progress_counts_up_to_all_bytes(tiny_config: TinyConfig, text_path: Pat
         prepare_tokens(tiny_config(), lambda n_done, n_bytes: told.append((n_done, n_bytes)))
     assert told[-1] == (text_path.stat().st_size, text_path.stat().st_size)
     assert [done for done, _ in told] == sorted(done for done, _ in told)
-
-
-def test_the_cache_lies_where_the_variable_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GLU_BENCH_CACHE", str(tmp_path))
-    assert find_cache() == tmp_path
-    monkeypatch.delenv("GLU_BENCH_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert find_cache().name == "glu-bench"
 
 
 def test_a_whole_stream_is_every_byte_and_an_end_token_a_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from glu_bench.errors import ConfigError, DataError, DeviceError
 from glu_bench.evaluate.run import evaluate_run
@@ -15,7 +16,9 @@ from tests.conftest import Train
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_a_runs_own_losses_come_out_again_to_the_last_bit(split: str, finished_run: Run) -> None:
+    torch.set_float32_matmul_precision("medium")  # by whatever ran before in this process
     found = evaluate_run(finished_run, split=split)
+    assert torch.get_float32_matmul_precision() == "highest"
     record = finished_run.result()
     assert found.loss_nats == record[f"{split}_loss_nats"]
     assert found.bits_per_byte == record[f"{split}_bits_per_byte"]

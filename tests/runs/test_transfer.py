@@ -45,6 +45,13 @@ def test_a_sound_run_arrives_whole(foreign: Path, tmp_path: Path) -> None:
     assert tree(run.path) == kept
 
 
+def test_a_trace_stays_where_it_was_taken(foreign: Path, tmp_path: Path) -> None:
+    (next((foreign / "runs").iterdir()) / "trace.json.gz").write_bytes(b"any")
+    assert take_in(foreign, tmp_path / "here").status == "imported"
+    (run,) = list_runs(tmp_path / "here")
+    assert not (run.path / "trace.json.gz").exists()
+
+
 @pytest.mark.parametrize("at", ["", "runs", "run"])
 def test_any_of_the_three_folders_may_be_named(foreign: Path, at: str) -> None:
     run = next((foreign / "runs").iterdir())

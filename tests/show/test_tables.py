@@ -31,6 +31,9 @@ def test_a_result_shows_each_number_with_its_unit(finished_run: Run) -> None:
     assert f"{record['test_perplexity']:.3f}" in out
     assert "unstable" not in out
     assert "inexact" not in out
+    assert "of peak" not in out
+    known = shown(render_result({**record, "mfu": 0.4321}))
+    assert "43.2% of the device's dense bf16 FLOP/s" in known
 
 
 def test_a_result_says_what_is_wrong_with_it(finished_run: Run) -> None:

@@ -18,13 +18,16 @@ from glu_bench.data.prepared import prepare_tokens
 from glu_bench.errors import BusyError, ConfigError, DataError, DeviceError, DivergedError
 from glu_bench.evaluate.run import evaluate_run
 from glu_bench.files import hold_lock
+from glu_bench.lm.counts import count_model
 from glu_bench.lm.decoder import Decoder, make_decoder
 from glu_bench.lm.init import init_weights
 from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 from glu_bench.runs.folder import Run, list_runs
+from glu_bench.train import result
 from glu_bench.train.events import Evaluating, Finished, Logged, Started
 from glu_bench.train.loop import count_steps, train_run
 from glu_bench.train.optimizer import Optimizer, make_optimizer
+from glu_bench.train.progress import Progress
 from glu_bench.train.stop import StopRequest
 from tests.conftest import TinyConfig, Train
 
@@ -382,3 +385,42 @@ def test_a_changed_text_is_another_run(train: Train, tmp_path: Path, text_path: 
     path.write_bytes(content)
     assert train(f"data.files={path}")["run_id"] != first["run_id"]
     assert len(list_runs(tmp_path)) == 2
+
+
+def test_fp32_stays_fp32_and_the_run_says_so(train: Train, tmp_path: Path) -> None:
+    torch.set_float32_matmul_precision("medium")
+    train("train.steps=1")
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert only_run(tmp_path).environment()["fp32_matmul"] == "ieee"
+
+
+def test_utilisation_is_the_share_of_the_peak(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLOPs a token times tokens a second over the peak of all devices; null where it is not known."""
+    assert train("train.steps=8", output_dir=tmp_path / "unknown")["mfu"] is None
+    asked = []
+
+    def find_peak(device: str, precision: str) -> float:
+        asked.append((device, precision))
+        return 1e9
+
+    monkeypatch.setattr(result, "find_peak", find_peak)
+    record = train("train.steps=8", output_dir=tmp_path / "known")
+    assert record["mfu"] == pytest.approx(record["flops_per_token"] * record["tokens_per_s"] / 1e9)
+    assert asked == [("cpu", "fp32")]
+    # three steps are not timed, so two give no throughput and no share
+    assert train("train.steps=2", output_dir=tmp_path / "short")["mfu"] is None
+    counts = count_model(only_run(tmp_path / "known").config(), 257)
+    progress = Progress(timed_tokens=100, timed_elapsed_s=2.0)
+    train_keys = only_run(tmp_path / "known").config().train
+    alone = result.find_utilisation(train_keys, counts, progress, n_devices=1)
+    assert alone is not None
+    assert alone == pytest.approx(counts.flops_per_token * 50 / 1e9)
+    assert result.find_utilisation(train_keys, counts, progress, n_devices=4) == pytest.approx(alone / 4)
+
+
+def test_memory_is_the_allocators_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: {"cuda:1": 123}[device])
+    assert result.read_peak_bytes("cuda:1") == 123
+    assert result.read_peak_bytes("cpu") > 2**25
