@@ -57,6 +57,7 @@ def step(
         return
     from glu_bench.cost.step import bench_step
     from glu_bench.show.console import make_stdout, plain, print_json
+    from glu_bench.show.cost import render_parity
     from glu_bench.show.numbers import si
     from glu_bench.show.tables import render_rows
 
@@ -64,7 +65,8 @@ def step(
     if as_json:
         rows = [dataclasses.asdict(row) for row in found.rows]
         peak = {"flops_per_s": found.peak_flops_per_s, "dtype": "bf16"}
-        print_json({"rows": rows, "peak": peak, "environment": found.environment})
+        parity = [dataclasses.asdict(each) for each in found.parity]
+        print_json({"rows": rows, "peak": peak, "parity": parity, "environment": found.environment})
         return
     lines = [
         (
@@ -82,6 +84,7 @@ def step(
     for row in found.best_peers():
         if row.ratio is not None:
             stdout.print(plain(f"{row.preset}: {row.ratio:.2f} times the peer's fastest setting"))
+    stdout.print(render_parity(found.parity))
 
 
 @app.command()

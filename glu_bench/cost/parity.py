@@ -23,8 +23,7 @@ def run_pass(
     with make_autocast(x.device.type, precision):
         y = call(x)
     y.backward(d_y.to(y.dtype))  # type: ignore[no-untyped-call]
-    found = [y.detach(), _take_gradient(x)]
-    return found + [_take_gradient(parameter) for parameter in parameters]
+    return [y.detach(), *take_gradients([x, *parameters])]
 
 
 def find_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float | None:
@@ -36,8 +35,11 @@ def find_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> floa
     return max(differences) if all(map(math.isfinite, differences)) else None
 
 
-def _take_gradient(tensor: Tensor) -> Tensor:
-    gradient = tensor.grad
-    assert gradient is not None
-    tensor.grad = None
-    return gradient
+def take_gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The gradient of each tensor, which has none afterwards."""
+    gradients = []
+    for tensor in tensors:
+        assert tensor.grad is not None
+        gradients.append(tensor.grad)
+        tensor.grad = None
+    return gradients

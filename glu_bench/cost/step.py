@@ -22,13 +22,13 @@ from glu_bench.cache import keep_compiled_graphs
 from glu_bench.config import load_config
 from glu_bench.cost.peak import find_peak, make_products
 from glu_bench.cost.race import Step, describe_process, paired_ratio, race, spread, warm
+from glu_bench.cost.step_parity import VOCAB_SIZE, StepParity, measure_step_parity
 from glu_bench.errors import ConfigError
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.counts import count_model
 from glu_bench.lm.decoder import make_decoder
 from glu_bench.lm.init import init_weights
 
-VOCAB_SIZE = 257  # 256 bytes and the end of a document
 OURS = "glu-bench, compiled"
 PEER = "transformers"
 # attention implementation, and whether compiled; the fastest counts
@@ -60,6 +60,7 @@ class StepBenchmark:
 
     rows: tuple[StepRow, ...]
     peak_flops_per_s: float  # of bf16 matrix multiplies, in the same process and rounds
+    parity: tuple[StepParity, ...]  # of the fast paths
     environment: dict[str, str | int | bool]
 
     def best_peers(self) -> tuple[StepRow, ...]:
@@ -101,7 +102,14 @@ def bench_step(
         for row in _make_rows(preset, config, batch_size, seconds, notes, peak_flops_per_s)
     ]
     return StepBenchmark(
-        rows=tuple(rows), peak_flops_per_s=peak_flops_per_s, environment=describe_process(memory_kept)
+        rows=tuple(rows),
+        peak_flops_per_s=peak_flops_per_s,
+        parity=tuple(
+            row
+            for preset, config in zip(presets, configs, strict=True)
+            for row in measure_step_parity(preset, config)
+        ),
+        environment=describe_process(memory_kept),
     )
 
 

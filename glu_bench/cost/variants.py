@@ -15,7 +15,8 @@ from pathlib import Path
 from glu_bench.allocator import keep_freed_memory
 from glu_bench.cache import keep_compiled_graphs
 from glu_bench.cost.race import describe_process, make_groups, paired_ratio, race, spread
-from glu_bench.cost.step import STEPS_A_ROUND, VOCAB_SIZE, load_preset, make_our_step
+from glu_bench.cost.step import STEPS_A_ROUND, load_preset, make_our_step
+from glu_bench.cost.step_parity import VOCAB_SIZE
 from glu_bench.ffn.formula import find_variants, make_formula
 from glu_bench.lm.counts import count_model
 from glu_bench.schema import Config

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from glu_bench.cost.feedforward import FeedForwardBenchmark, FeedForwardRow
+from glu_bench.cost.step_parity import StepParity
 from glu_bench.cost.variants import VariantBenchmark
 from glu_bench.show.numbers import fixed, si
 from glu_bench.show.tables import render_rows
@@ -13,6 +16,7 @@ FEEDFORWARD_COLUMNS = (
     *("block", "F", "ms", "tok/s", "of peak", "x swiglu", "kept B/token", "bound", "peak B"),
     *("off fp32", "off bf16", "bf16 itself", ""),
 )
+PARITY_COLUMNS = ("preset and fast path", "off fp32", "off bf16", "bf16 itself")
 VARIANT_COLUMNS = ("preset and variant", "F", "ms/step", "swiglu's", "x swiglu", "tok/s", "")
 
 
@@ -43,6 +47,18 @@ def render_variants(found: VariantBenchmark) -> Table:
         for row in found.rows
     ]
     return render_rows("", VARIANT_COLUMNS, lines)
+
+
+def render_parity(found: Sequence[StepParity]) -> Table:
+    """How far the fast paths of training steps are from the plain one."""
+    lines = [
+        (
+            row.name,
+            *("-" if value is None else f"{value:.1e}" for value in (row.fp32, row.bf16, row.bf16_rounding)),
+        )
+        for row in found
+    ]
+    return render_rows("greatest relative difference of loss and gradients from plain", PARITY_COLUMNS, lines)
 
 
 def _feedforward_line(row: FeedForwardRow) -> tuple[str, ...]:

@@ -22,6 +22,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "PEERS", (("eager", False), ("sdpa", False)))
     monkeypatch.setattr(peak, "PEAK_SHAPES", ((64, 64, 64), (128, 64, 32)))
     monkeypatch.setattr(step, "keep_freed_memory", lambda: False)
+    monkeypatch.setattr(
+        step, "measure_step_parity", lambda preset, config: []
+    )  # tests/cost/test_step_parity.py
 
 
 def bench(**options: bool) -> StepBenchmark:
@@ -97,7 +100,9 @@ def test_best_peer_is_the_fastest_that_ran() -> None:
         )
 
     rows = (row(None), row(3.0), row(7.0), row(5.0))
-    assert StepBenchmark(rows=rows, peak_flops_per_s=1.0, environment={}).best_peers() == (rows[2],)
+    assert StepBenchmark(rows=rows, peak_flops_per_s=1.0, parity=(), environment={}).best_peers() == (
+        rows[2],
+    )
 
 
 @pytest.mark.usefixtures("quick")
