@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glu_bench.evaluate.held_out import Batch, finite, widen
 from glu_bench.lm.decoder import Decoder
+from glu_bench.lm.hidden import list_ffns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ def measure_gradients(model: Decoder, batches: Iterable[Batch]) -> tuple[list[Gr
 
     Without dropout; the parameters' own gradients are left alone.
     """
-    ffns = [block.ffn for block in model.blocks]
-    matrices = [matrix for ffn in ffns for matrix in (ffn.hidden.in_proj.weight, ffn.down.weight)]  # type: ignore[union-attr]
+    ffns = list_ffns(model)
+    matrices = [matrix for ffn in ffns for matrix in (ffn.hidden.in_proj.weight, ffn.down.weight)]
     sums = [torch.zeros_like(widen(matrix.detach())) for matrix in matrices]
     nats, n_tokens = 0.0, 0
     training = model.training
@@ -48,7 +49,7 @@ def measure_gradients(model: Decoder, batches: Iterable[Batch]) -> tuple[list[Gr
     found = []
     for at, ffn in enumerate(ffns):
         into, down = sums[2 * at] / n_tokens, sums[2 * at + 1] / n_tokens
-        rows = into.chunk(ffn.hidden.formula.n_projections)  # type: ignore[union-attr]
+        rows = into.chunk(ffn.hidden.formula.n_projections)
         found.append(summarise_gradients(rows[0] if len(rows) == 2 else None, rows[-1], down))
     return found, finite(nats / n_tokens)
 
@@ -78,15 +79,16 @@ def collect_norms(model: Decoder) -> dict[str, list[float | None]]:
     Names: gate_gradient_norm_per_layer (if gated), up_…, down_….
     """
     norms: dict[str, list[Tensor]] = {}
-    for block in model.blocks:
-        into, down = block.ffn.hidden.in_proj.weight.grad, block.ffn.down.weight.grad  # type: ignore[union-attr]
-        rows = into.chunk(model.formula.n_projections)  # type: ignore[operator, union-attr]
-        if len(rows) == 2:
+    for ffn in list_ffns(model):
+        into, down = ffn.hidden.in_proj.weight.grad, ffn.down.weight.grad
+        assert into is not None  # after a backward pass
+        assert down is not None
+        rows = into.chunk(model.formula.n_projections)
+        if model.formula.gated:
             norms.setdefault("gate", []).append(rows[0].norm())
         norms.setdefault("up", []).append(rows[-1].norm())
-        norms.setdefault("down", []).append(down.norm())  # type: ignore[operator, union-attr]
-    if not norms:
-        return {}
+        norms.setdefault("down", []).append(down.norm())
+    # one wait for the device
     table = torch.stack([torch.stack(each) for each in norms.values()]).tolist()
     return {
         f"{name}_gradient_norm_per_layer": [finite(value) for value in row]

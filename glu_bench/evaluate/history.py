@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 N_SD = 7.0
 N_BEFORE = 50  # values looked back at, logged ones; OLMo 2 takes 1,000 steps of far longer runs
@@ -33,7 +33,7 @@ def read_history(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any] | 
     if record is not None:
         held_out, training = record.get("val_loss_nats"), record.get("train_loss_nats")
         if _is_number(held_out) and _is_number(training):
-            gap = float(held_out) - float(training)
+            gap = held_out - training
     points = [
         (row["step"], float(row["loss_nats"]))
         for row in rows
@@ -59,5 +59,5 @@ def _spikes(loss: float, before: Sequence[float]) -> bool:
     return loss - mean >= N_SD * sd and loss > mean
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

@@ -24,7 +24,7 @@ from glu_bench.evaluate.units import Units, UnitSums, add_tokens, make_sums, mea
 from glu_bench.evaluate.weights import Weights, count_nonfinite, measure_weights
 from glu_bench.ffn.feedforward import FeedForward
 from glu_bench.lm.decoder import Decoder
-from glu_bench.lm.hidden import stream_through, take_apart
+from glu_bench.lm.hidden import list_ffns, stream_through, take_apart
 from glu_bench.runs.folder import Run
 
 Summary = dict[str, float | int | None]
@@ -108,11 +108,6 @@ def inspect_run(
         history=history,
         nonfinite_weights=count_nonfinite(model),
     )
-
-
-def list_ffns(model: Decoder) -> list[FeedForward]:
-    """The feed-forward blocks, first block first."""
-    return [block.ffn for block in model.blocks]  # type: ignore[misc]
 
 
 def sum_units(model: Decoder, batches: Iterable[Batch], *, spectrum: bool = True) -> list[UnitSums]:

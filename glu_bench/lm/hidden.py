@@ -30,6 +30,11 @@ class Parts:
     learned: dict[str, Tensor]  # by argument
 
 
+def list_ffns(model: Decoder) -> list[FeedForward]:
+    """The feed-forward blocks, first block first."""
+    return [block.ffn for block in model.blocks]  # type: ignore[misc]
+
+
 def take_apart(ffn: FeedForward, x_BTD: Tensor) -> Parts:
     """Projections, gate and hidden vectors of a block, by the plain operations."""
     formula = ffn.hidden.formula

@@ -59,7 +59,7 @@ def write_profiles(path: Path, inspections: Sequence[Inspection]) -> None:
     octaves.axvline(8.8, color="0.6", linewidth=0.8)  # log2 448, the greatest number of fp8 e4m3
     octaves.set_xlim(-30, 12)
     for axes in grid:
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
     _add_legend(figure, inspections)
     with warnings.catch_warnings():
         # names in scripts that the font lacks: boxes in a PNG, the text itself in an SVG
