@@ -238,8 +238,7 @@ def _finish(composed: Any) -> Config:
 
 def _check(config: Config) -> Config:
     config.train.compile = config.train.compile.lower()  # train.compile=false is read as a bool
-    if config.train.diagnostics == "False":  # and so is a bare `off` in a YAML file
-        config.train.diagnostics = "off"
+    config.train.diagnostics = {"False": "off"}.get(str(config.train.diagnostics), config.train.diagnostics)
     rules.check_config(config)
     return config
 

@@ -162,7 +162,7 @@ def measure_units(sums: UnitSums) -> Units:
     m1, m2 = (sums.hidden.sum() / n).item(), (sums.hidden_squared.sum() / n).item()
     m3, m4 = (sums.higher / n).tolist()
     rms = m2**0.5
-    alive = sums.largest > DEAD * rms
+    dead = sums.largest <= DEAD * rms
     always = sums.smallest > DEAD * rms
     variance, varying = _variance(sums.hidden, sums.hidden_squared, n_tokens)
     gate_variance, gate_varying = _variance(sums.gate, sums.gate_squared, n_tokens)
@@ -181,7 +181,7 @@ def measure_units(sums: UnitSums) -> Units:
         return counts[at] / n if sloped else None
 
     return Units(
-        dead_share=if_good(1.0 - alive.double().mean()),
+        dead_share=if_good(dead.double().mean()),
         always_on_share=if_good(always.double().mean()),
         zero_share=counts[N_ZERO] / n if good else None,
         saturation=counts[N_LOW] / n + counts[N_HIGH] / n if sloped else None,
