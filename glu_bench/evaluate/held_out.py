@@ -40,7 +40,8 @@ class HeldOutTokens:
 
     def batches(self) -> Iterator[Batch]:
         """All windows in order, about `chunk_tokens` at a time; windows do not overlap."""
-        per_batch = max(1, self.chunk_tokens // self.seq_len)
+        n_windows = -(-self.n_tokens // self.seq_len)  # no batch is filled up beyond these
+        per_batch = min(n_windows, max(1, self.chunk_tokens // self.seq_len))
         ids = self.stream.ids[: self.n_tokens + 1]
         for windows in cut_windows(ids, self.seq_len, self.seq_len, per_batch):
             yield Batch(
