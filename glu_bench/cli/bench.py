@@ -136,10 +136,8 @@ def gates(
 
     Example: glu-bench bench gates nano micro
     """
-    from glu_bench.cache import keep_compiled_graphs
     from glu_bench.cost.gates import bench_gates
 
-    keep_compiled_graphs()
     _print_rows(bench_gates(presets or ["nano"], batch_size=batch_size, rounds=rounds), "without", as_json, 4)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from glu_bench.cache import keep_compiled_graphs
 from glu_bench.cost.race import Step, race
 from glu_bench.cost.step import VOCAB_SIZE, load_preset, make_our_step
 from glu_bench.data.prepared import TokenStream
@@ -36,6 +37,7 @@ def bench_gates(presets: Sequence[str], *, batch_size: int = 16, rounds: int = 7
     Noting is timed by itself, in turns with the step, and shared out over the steps between.
     Raises: ConfigError for an unknown preset.
     """
+    keep_compiled_graphs()
     return [_bench_preset(preset, batch_size, rounds) for preset in presets]
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from glu_bench.device import resolve_device
+from glu_bench.device import keep_fp32_exact, resolve_device
 from glu_bench.errors import ConfigError, DataError, suggest
 from glu_bench.evaluate.held_out import N_TOKENS, HeldOutTokens, take_head, widen
 from glu_bench.evaluate.run import find_stream
@@ -65,6 +65,7 @@ def ablate_run(
     check_kind(kind)
     config = run.config()
     where = torch.device(resolve_device(device or config.train.device))
+    keep_fp32_exact()
     model = run.load_model().to(where)
     head = take_head(
         find_stream(run, split),

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glu_bench.device import resolve_device
+from glu_bench.device import keep_fp32_exact, resolve_device
 from glu_bench.evaluate.gradients import Gradients, measure_gradients
 from glu_bench.evaluate.held_out import CHUNK_TOKENS, N_TOKENS, Batch, take_head
 from glu_bench.evaluate.history import History, read_history
@@ -75,6 +75,7 @@ def inspect_run(
     """
     config = run.config()
     where = torch.device(resolve_device(device or config.train.device))
+    keep_fp32_exact()
     model = run.load_model(step).to(where)
     head = take_head(
         find_stream(run, split),

@@ -57,7 +57,7 @@ def make_diagnostics(
     Rank 0 alone notes; under fsdp nobody, as no rank holds whole blocks.
     """
     train, remarks = config.train, []
-    kind = train.diagnostics or "off"
+    kind = train.diagnostics
     if kind != "off" and ranks.mode == "fsdp":
         remarks = [f"train.diagnostics={kind}: nothing is noted under parallel=fsdp; glu-bench inspect can"]
     if kind == "off" or ranks.mode == "fsdp" or not ranks.writes:

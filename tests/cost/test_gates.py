@@ -21,6 +21,7 @@ def test_noting_is_shared_out_over_the_steps_between(monkeypatch: pytest.MonkeyP
         return {"step": [2.0] * rounds, "gradients": [0.1] * rounds, "units": [4.0] * rounds}
 
     monkeypatch.setattr(gates, "race", race)
+    monkeypatch.setattr(gates, "keep_compiled_graphs", lambda: None)
     monkeypatch.setattr(step, "compile_decoder", lambda model: model.nats)
     (row,) = bench_gates([TINY], batch_size=2, rounds=3)
     assert (row.name, row.peer, row.unit) == (TINY, 2.0, "s")

@@ -197,7 +197,7 @@ def test_the_key_is_no_part_of_the_id_and_older_records_lack_it(
     assert read_config(path) == off
     path.write_text(render_config(light).replace("  diagnostics: light\n", ""))
     older = read_config(path)
-    assert older.train.diagnostics is None
+    assert older.train.diagnostics == "off"
     assert make_run_id(older, facts) == make_run_id(light, facts)
     stream = prepare_tokens(light).stream("val")
     assert make_diagnostics(older, stream, 128, Ranks())[0].head is None
