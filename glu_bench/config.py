@@ -238,6 +238,7 @@ def _finish(composed: Any) -> Config:
 
 def _check(config: Config) -> Config:
     config.train.compile = config.train.compile.lower()  # train.compile=false is read as a bool
+    config.train.diagnostics = {"False": "off"}.get(config.train.diagnostics, config.train.diagnostics)
     rules.check_config(config)
     return config
 

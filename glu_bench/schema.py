@@ -186,6 +186,12 @@ class Train:
     log_every: int = key("steps between rows of metrics.jsonl", low=1)
     eval_every: int = key("steps between held-out losses", low=1)
     eval_tokens: int = key("tokens of the validation split in each of those", low=1)
+    diagnostics: str = key(
+        "what the gates do, into metrics.jsonl; light: a sample, and norms of gradients; full: all measures "
+        "of the units at every held-out loss",
+        choices=("light", "full", "off"),
+        before="off",
+    )
     checkpoint_every: int = key("steps between checkpoints", low=1)
     keep_checkpoints: int = key("checkpoints kept while training", low=1)
 
@@ -250,6 +256,7 @@ NOT_IN_IDENTITY = frozenset(
         "train.log_every",
         "train.eval_every",
         "train.eval_tokens",
+        "train.diagnostics",
         "train.checkpoint_every",
         "train.keep_checkpoints",
         "parallel",

@@ -39,7 +39,7 @@ def test_every_name_left_out_of_the_identity_is_a_key_or_a_group() -> None:
 
 WITHOUT_EFFECT = {
     *("train.device", "train.threads", "parallel", "tracker"),
-    *("train.log_every", "train.eval_every", "train.eval_tokens"),
+    *("train.log_every", "train.eval_every", "train.eval_tokens", "train.diagnostics"),
     *("train.checkpoint_every", "train.keep_checkpoints"),
     *("variant.family", "variant.formula", "variant.source", "variant.used_by"),
     *("data.source", "data.files", "data.path", "data.name", "data.revision", "data.column"),

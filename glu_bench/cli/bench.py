@@ -14,6 +14,7 @@ from glu_bench.cli.options import AsJson, ConfigDir
 if TYPE_CHECKING:
     from glu_bench.cost.compare import CompareRow
     from glu_bench.cost.data import DataRow
+    from glu_bench.cost.gates import GateRow
     from glu_bench.cost.memory import MemoryRow
     from glu_bench.cost.startup import StartupRow
     from glu_bench.cost.variants import VariantBenchmark
@@ -125,6 +126,25 @@ def ffn(
 
 
 @app.command()
+def gates(
+    presets: Annotated[
+        list[str] | None, typer.Argument(metavar="[PRESET]...", help="Sizes; nano by default.")
+    ] = None,
+    *,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sequences a step.")] = 16,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each part takes.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds of a training step with train.diagnostics=light and without.
+
+    Example: glu-bench bench gates nano micro
+    """
+    from glu_bench.cost.gates import bench_gates
+
+    _print_rows(bench_gates(presets or ["nano"], batch_size=batch_size, rounds=rounds), "without", as_json, 4)
+
+
+@app.command()
 def data(
     *,
     small_mb: Annotated[int, typer.Option("--small-mb", min=1, help="The smaller text, in MB.")] = 10,
@@ -211,7 +231,10 @@ def _print_variants(found: VariantBenchmark, as_json: bool) -> None:
 
 
 def _print_rows(
-    rows: Sequence[CompareRow | DataRow | MemoryRow | StartupRow], peer: str, as_json: bool
+    rows: Sequence[CompareRow | DataRow | GateRow | MemoryRow | StartupRow],
+    peer: str,
+    as_json: bool,
+    digits: int = 2,
 ) -> None:
     from glu_bench.runs.environment import read_environment
     from glu_bench.show.console import make_stdout, plain, print_json
@@ -226,7 +249,7 @@ def _print_rows(
             row.name,
             "-" if row.ours is None else f"{row.ours:.3g}",
             "-" if row.peer is None else f"{row.peer:.3g}",
-            "-" if row.ratio is None else f"{row.ratio:.2f}",
+            "-" if row.ratio is None else f"{row.ratio:.{digits}f}",
             row.unit,
         )
         for row in rows

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from glu_bench.cli.completion import complete_run
 from glu_bench.cli.options import OUTPUTS, AllowPlugins, AsJson, OutputDir, Quiet
+
+if TYPE_CHECKING:
+    from glu_bench.runs.folder import Run
 
 
 def evaluate(
@@ -30,6 +33,18 @@ def evaluate(
             "--hf", metavar="DIR", help="A Llama or Arcee folder, in fp32: on --files, or on each RUN's text."
         ),
     ] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option(
+            "--gate",
+            metavar="KIND",
+            help="What is lost without trained gates: constant (their means), shuffled over tokens, linear.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option("--tokens", min=2, help="With --gate: on the first so many, by default 65,536."),
+    ] = None,
     stride: Annotated[
         int | None, typer.Option("--stride", min=1, help="Tokens between windows; less gives more context.")
     ] = None,
@@ -46,6 +61,8 @@ def evaluate(
     Example: glu-bench eval swiglu-nano --split val
 
     A run and its export, side by side: glu-bench eval swiglu-nano --hf exported
+
+    What its gates are worth: glu-bench eval swiglu-nano --gate shuffled
     """
     from glu_bench.cache import keep_compiled_graphs
     from glu_bench.errors import ConfigError
@@ -53,7 +70,7 @@ def evaluate(
     from glu_bench.evaluate.run import evaluate_run
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.interop.hf_evaluate import evaluate_folder
-    from glu_bench.runs.folder import Run, find_run
+    from glu_bench.runs.folder import find_run
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.tables import render_evaluations
 
@@ -61,7 +78,16 @@ def evaluate(
         raise ConfigError(f"--split {split}: train, val or test")
     if not runs and hf is None:
         raise ConfigError("which RUN? or a folder: --hf DIR")
+    if gate is None and tokens is not None:
+        raise ConfigError(f"--tokens {tokens}: goes with --gate; without it all tokens of a split are scored")
     load_plugins(allow_plugin or [], packages=False)
+    if gate is not None:
+        if hf is not None or files or stride is not None:
+            raise ConfigError(f"--gate {gate}: goes with RUN, --split, --tokens and --device alone")
+        _ablate(
+            [find_run(text, output_dir) for text in runs or ()], gate, split, tokens, device, as_json, quiet
+        )
+        return
     keep_compiled_graphs()
     stderr = make_stderr()
     others = files or ()
@@ -101,3 +127,32 @@ def evaluate(
             ]
         }
     )
+
+
+def _ablate(
+    runs: list[Run],
+    kind: str,
+    split: str,
+    tokens: int | None,
+    device: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    import dataclasses
+
+    from glu_bench.evaluate.ablation import ablate_run, check_kind
+    from glu_bench.evaluate.held_out import N_TOKENS
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.tables import render_ablation
+
+    check_kind(kind)
+    found = []
+    for run in runs:
+        if not quiet:
+            make_stderr().print(plain(f"evaluating {run.path.name} with {kind} gates"))
+        found.append(ablate_run(run, kind, split=split, n_tokens=tokens or N_TOKENS, device=device))
+    if as_json:
+        print_json({"runs": [dataclasses.asdict(each) for each in found]})
+        return
+    for each in found:
+        make_stdout().print(render_ablation(each))

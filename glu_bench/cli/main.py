@@ -13,6 +13,7 @@ from glu_bench.cli.data import app as data_app
 from glu_bench.cli.doctor import doctor
 from glu_bench.cli.evaluate import evaluate
 from glu_bench.cli.export import export
+from glu_bench.cli.inspect import inspect
 from glu_bench.cli.report import report
 from glu_bench.cli.reproduce import reproduce
 from glu_bench.cli.runs import app as runs_app
@@ -37,6 +38,7 @@ app.command()(sweep)
 app.command()(status)
 app.command(name="eval")(evaluate)
 app.command()(compare)
+app.command()(inspect)
 app.command()(scaling)
 app.command()(report)
 app.command()(reproduce)

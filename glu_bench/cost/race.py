@@ -11,7 +11,7 @@ from torch.utils.benchmark import Timer
 
 WARM_STEPS = 3
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 
 def warm(step: Step) -> None:

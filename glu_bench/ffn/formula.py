@@ -71,15 +71,26 @@ class Formula:
         Without learned arguments their initial values are taken.
         Shapes: projections and result (..., F), learned () or (F,).
         """
-        gate, values = tensors[0], tensors[self.n_projections :]
+        gate = tensors[0]
+        given = self.name_learned(gate.dtype, tensors[self.n_projections :])
+        up_value = self.up_part(tensors[1], given) if self.gated else None
+        return self.combine(self.gate_part(gate, given), up_value, given)
+
+    def name_learned(self, dtype: torch.dtype, values: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The learned arguments, given in order, by argument, as `gate_part` and `up_part` take them."""
         # in the dtype of the projections: a wider one would carry the whole chain with it
-        given = {at.argument: value.to(gate.dtype) for at, value in zip(self.learned, values, strict=False)}
-        spec = self.spec
-        if not spec.gated:
-            return self._norm(self.on_gate(gate, **self._bind("activation", given)), given)
-        product = self.gate_part(gate, given) * self.up_part(tensors[1], given)
-        if spec.mult != 1.0 or "mult" in given:
-            product = product * given.get("mult", spec.mult)
+        return {at.argument: value.to(dtype) for at, value in zip(self.learned, values, strict=False)}
+
+    def combine(
+        self, gate_value: Tensor, up_value: Tensor | None, given: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The hidden vector from what `gate_part` and `up_part` give; ungated, there is no `up_value`."""
+        given = given or {}
+        if up_value is None:
+            return self._norm(gate_value, given)
+        product = gate_value * up_value
+        if self.spec.mult != 1.0 or "mult" in given:
+            product = product * given.get("mult", self.spec.mult)
         return self._norm(product, given)
 
     def gate_part(self, gate: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:

@@ -34,9 +34,13 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor, future_TT: Tensor) -> Tensor:
         """The residual stream after this block, same shape."""
-        mixed_BTD = self.attention(self.attention_norm(x_BTD), cos_TK, sin_TK, future_TT)
-        x_BTD = x_BTD + self._drop(mixed_BTD)
+        x_BTD = self.attend(x_BTD, cos_TK, sin_TK, future_TT)
         return x_BTD + self._drop(self.ffn(self.ffn_norm(x_BTD)))
+
+    def attend(self, x_BTD: Tensor, cos_TK: Tensor, sin_TK: Tensor, future_TT: Tensor) -> Tensor:
+        """The residual stream between attention and feed-forward, same shape."""
+        mixed_BTD = self.attention(self.attention_norm(x_BTD), cos_TK, sin_TK, future_TT)
+        return x_BTD + self._drop(mixed_BTD)
 
     def _drop(self, y_BTD: Tensor) -> Tensor:
         return F.dropout(y_BTD, self.dropout, self.training) if self.dropout else y_BTD

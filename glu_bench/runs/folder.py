@@ -172,22 +172,37 @@ class Run:
             )
         return tokenizer
 
-    def load_model(self) -> Decoder:
-        """The model of the last checkpoint, on the CPU, in evaluation mode.
+    def list_steps(self) -> list[int]:
+        """The steps of its checkpoints, lowest first.
 
-        Raises: DataError if no checkpoint verifies or its tensors do not fit the configuration,
-        ConfigError if it needs a plugin that is not loaded.
+        Raises: DataError if there is none.
         """
-        from glu_bench.ffn.plugins import check_plugins
-        from glu_bench.lm.decoder import make_decoder
-        from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
+        from glu_bench.runs.checkpoint import list_checkpoints
 
-        config = self.config()  # first of all: an edited record no longer hashes to the id
-        check_plugins(self.environment().get("plugins", []), config.variant, self.path.name)
         found = list_checkpoints(self.checkpoints)
         if not found:
             raise DataError(f"{self.run_id}: has no checkpoint")
-        checkpoint = load_checkpoint(found[-1], self.run_id)
+        return [int(path.name.removeprefix("step-")) for path in found]
+
+    def load_model(self, step: int | None = None) -> Decoder:
+        """The model of the last checkpoint, or of that step, on the CPU, in evaluation mode.
+
+        Raises: DataError if there is no such checkpoint, it does not verify, or its tensors do not fit
+        the configuration; ConfigError if it needs a plugin that is not loaded.
+        """
+        from glu_bench.ffn.plugins import check_plugins
+        from glu_bench.lm.decoder import make_decoder
+        from glu_bench.runs.checkpoint import load_checkpoint
+
+        config = self.config()  # first of all: an edited record no longer hashes to the id
+        check_plugins(self.environment().get("plugins", []), config.variant, self.path.name)
+        steps = self.list_steps()
+        if step is not None and step not in steps:
+            raise DataError(
+                f"{self.run_id}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}"
+            )
+        path = self.checkpoints / f"step-{steps[-1] if step is None else step:08d}"
+        checkpoint = load_checkpoint(path, self.run_id)
         model = make_decoder(config, self.environment()["vocab_size"], config.train.fast)
         load_weights(model, checkpoint.model, str(checkpoint.path))
         return model.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -11,6 +11,9 @@ from rich.table import Table
 from glu_bench.evaluate.loss import HeldOutLoss, perplexity
 from glu_bench.show.console import plain
 from glu_bench.show.numbers import duration, fixed, perplexity_text, si
+
+if TYPE_CHECKING:
+    from glu_bench.evaluate.ablation import Ablation
 
 
 def make_table(title: str, columns: Sequence[str], left: int = 1) -> Table:
@@ -90,6 +93,16 @@ def render_evaluations(found: Iterable[tuple[str, HeldOutLoss]]) -> Table:
             str(loss.stride),
         )
     return table
+
+
+def render_ablation(found: Ablation) -> Table:
+    """What replacing the gates of one run costs: each block alone, then all at once."""
+    title = (
+        f"{found.run_id}, {found.gate} gates, {found.tokens:,} tokens of {found.split}: "
+        f"{found.loss_nats:.4f} nats/token as trained"
+    )
+    rows = [(str(layer), fixed(lost, sign=True)) for layer, lost in enumerate(found.lost_nats_per_layer)]
+    return render_rows(title, ("block", "nats"), [*rows, ("all", fixed(found.lost_nats, sign=True))])
 
 
 def render_rows(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> Table:

@@ -40,6 +40,7 @@ from glu_bench.runs.checkpoint import Checkpoint, load_checkpoint, load_latest, 
 from glu_bench.runs.environment import read_environment
 from glu_bench.runs.folder import Run, keep_tokenizer, make_run_id, open_run, restart_run
 from glu_bench.runs.record import append_row, drop_rows_after, write_record
+from glu_bench.train.diagnostics import make_diagnostics
 from glu_bench.train.events import Evaluating, Event, Finished, Logged, Started
 from glu_bench.train.feed import Feed, make_feed
 from glu_bench.train.optimizer import make_optimizer
@@ -193,6 +194,8 @@ def _train(
     if ranks.writes:
         drop_rows_after(run.metrics_path, progress.step)
     counts = count_model(config, tokens.tokenizer.vocab_size)
+    diagnostics, skipped = make_diagnostics(config, tokens.stream("val"), model.d_ff, ranks)
+    remarks = remarks + skipped
     yield Started(
         run=run,
         config=config,
@@ -242,20 +245,26 @@ def _train(
         began = time.monotonic()
         rate = learning_rate(progress.step, n_steps, config.optim)
         optimizer.set_rate(rate)
-        write_step(ranks.rank, progress.step + 1)
-        loss_nats, grad_norm = _backward(shards, feed, progress.step, config, profiler)
+        number = progress.step + 1
+        last = number == n_steps
+        evaluated = number % train.eval_every == 0 or last
+        logged = evaluated or number % train.log_every == 0 or number == 1
+        write_step(ranks.rank, number)
+        loss_nats = _backward(shards, feed, progress.step, config, profiler)
+        gradients = diagnostics.read_gradients(model) if logged else {}
+        with profiler.region("clip"):
+            grad_norm = shards.clip(config.optim.clip_norm)
         if reach("step.after_backward"):
             loss_nats = math.nan
         losses_nats = [part for (part,) in ranks.gather(loss_nats)]
         loss_nats = sum(losses_nats)
         if not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
             reason = _say_divergence(losses_nats, grad_norm)
-            step = progress.step + 1
             if ranks.writes:
-                failure = {"status": "diverged", "step": step, "reason": reason}
+                failure = {"status": "diverged", "step": number, "reason": reason}
                 write_json(run.path / "failure.json", failure)
             raise DivergedError(
-                f"{run.run_id}: diverged at step {step}, {reason}; the weights were not updated"
+                f"{run.run_id}: diverged at step {number}, {reason}; the weights were not updated"
             )
         with profiler.region("optimiser"):
             optimizer.step()
@@ -265,7 +274,6 @@ def _train(
         n_tokens = train.batch_size * config.model.seq_len
         timed = n_since_start > WARMUP_STEPS and not profiled
         progress.count_step(loss_nats, n_tokens, elapsed_s, timed)
-        last = progress.step == n_steps
         profiler.end_step(model, last)
         row: dict[str, Any] = {
             "step": progress.step,
@@ -279,11 +287,12 @@ def _train(
         }
         if progress.step == 1:
             row["hidden_rms_at_init"] = hidden_rms
-        evaluated = progress.step % train.eval_every == 0 or last
         if evaluated:
             row["val_loss_nats"] = held_out("val", train.eval_tokens).loss_nats
             progress.count_evaluation(row["val_loss_nats"])
-        if evaluated or progress.step % train.log_every == 0 or progress.step == 1:
+        if logged:
+            row |= diagnostics.read_units(model) if evaluated or number == 1 else {}
+            row |= gradients
             if ranks.writes:
                 append_row(run.metrics_path, row)
             yield Logged(row=row)
@@ -350,10 +359,8 @@ def _say_divergence(losses_nats: list[float], grad_norm: float) -> str:
     return f"gradient norm is {grad_norm}"
 
 
-def _backward(
-    shards: Shards, feed: Feed, step: int, config: schema.Config, profiler: Profiler
-) -> tuple[float, float]:
-    """Gradients of one step's batch, clipped: (this rank's part of the mean loss, in nats; norm before).
+def _backward(shards: Shards, feed: Feed, step: int, config: schema.Config, profiler: Profiler) -> float:
+    """This rank's part of the mean loss over one step's batch, in nats; the parameters get its gradients.
 
     Each micro-batch adds its sum over the whole batch's token count, so accumulation weighs
     tokens, not micro-batches, and so do ranks.
@@ -372,5 +379,4 @@ def _backward(
         total += loss.detach()
     with profiler.region("data"):
         feed.prepare(step + 1)
-    with profiler.region("clip"):
-        return total.item(), shards.clip(config.optim.clip_norm)
+    return total.item()

@@ -265,7 +265,8 @@ def test_a_bug_of_ours_is_not_dressed_up(call_command: Command, monkeypatch: pyt
 @pytest.mark.parametrize(
     "words",
     [
-        *[(name,) for name in ("train", "sweep", "status", "eval", "compare", "sample", "variants")],
+        *[(name,) for name in ("train", "sweep", "status", "eval", "compare", "inspect", "sample")],
+        ("variants",),
         ("runs", "list"),
         ("runs", "show"),
     ],
