@@ -12,7 +12,8 @@ import torch
 
 from glu_bench.cache import keep_compiled_graphs
 from glu_bench.cost.race import Step, race
-from glu_bench.cost.step import VOCAB_SIZE, load_preset, make_our_step
+from glu_bench.cost.step import load_preset, make_our_step
+from glu_bench.cost.step_parity import VOCAB_SIZE
 from glu_bench.data.prepared import TokenStream
 from glu_bench.lm.decoder import make_decoder
 from glu_bench.lm.init import init_weights
