@@ -1,0 +1,74 @@
+"""The README's table of speed against the measurements that are kept beside it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPO
+
+README = (REPO / "README.md").read_text(encoding="utf-8")
+PRESETS = {"nano model.d_model=128 model.n_heads=2": "128 × 4", "nano": "nano", "micro": "micro"}
+CORE = ("swiglu", "geglu", "reglu", "glu", "bilinear", "relu", "gelu", "swish")
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((REPO / "outputs/reference/bench" / f"{name}.json").read_text())
+    return found
+
+
+def list_cells(first: str) -> list[str]:
+    """Cells of the one line of the README's speed section that begins with this one."""
+    section = README.partition("\n## Speed\n")[2].partition("\n## ")[0]
+    (line,) = [line for line in section.splitlines() if line.startswith(f"| {first} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def thousands(rate: float) -> str:
+    return f"{rate / 1e3:.1f}k" if rate >= 1e4 else f"{rate / 1e3:.2f}k"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_step(preset: str) -> None:
+    """Against the fastest setting that ran."""
+    rows = [row for row in read("step")["rows"] if row["preset"] == preset and row["peer"]]
+    best = max(rows, key=lambda row: float(row["peer"]))
+    cells = list_cells(PRESETS[preset])
+    assert cells[1:4] == [thousands(best["ours"]), thousands(best["peer"]), f"{best['ratio']:.2f}"]
+    assert cells[5] == f"{best['ours_share_of_peak']:.0%}".replace("%", " %")
+
+
+@pytest.mark.parametrize("variant", CORE)
+def test_feedforward(variant: str) -> None:
+    rows = {row["setting"]: row for row in read("ffn")["rows"] if row["block"] == variant}
+    compiled = rows["compiled"]
+    assert list_cells(variant)[1:] == [
+        f"{compiled['elapsed_ms']:.1f}",
+        f"{compiled['share_of_peak']:.0%}".replace("%", " %"),
+        f"{compiled['time_to_swiglu']:.2f}",
+        f"{compiled['saved_bytes_per_token']:,.0f}",
+        f"{compiled['bound_bytes_per_token']:,}",
+        f"{rows['plain']['saved_bytes_per_token']:,.0f}",
+    ]
+
+
+def test_variants_beyond_a_tenth_are_named() -> None:
+    rows = [row for row in read("variants")["rows"] if row["pointwise"]]
+    beyond = [row for row in rows if row["ratio"] > 1.1]
+    assert f"{len(rows) - len(beyond)} of {len(rows)} pointwise variants are within 10 %" in README
+    for row in beyond:
+        assert f"{row['variant']} {row['ratio']:.2f}" in README
+
+
+def test_memory() -> None:
+    rows = {row["name"]: row for row in read("memory")["rows"]}
+    for seq_len in (1024, 4096):
+        row = rows[f"pico, T={seq_len}, kept for backward"]
+        assert f"{row['ours']:,.0f}" in README
+        assert f"{row['peer']:,.0f}" in README
+    for precision in ("bf16", "fp32"):
+        ratio = rows[f"head, V=32,768, {precision}, peak"]["ratio"]
+        assert ratio <= 0.4
+        assert f"{ratio:.2f}" in README.partition("the loss takes")[2].partition("\n")[0]
