@@ -311,9 +311,7 @@ def _list_notes(claim: RunClaim, setting: _Setting, weights: Mapping[str, float]
 
 
 def _say_missing(claim: RunClaim) -> str:
-    return (
-        "no run diverged below which others are stable" if claim.over_lr else "the runs hold no such number"
-    )
+    return "no learning rate diverged above a stable one" if claim.over_lr else "the runs hold no such number"
 
 
 def _suggest(claim: RunClaim, match: str | None) -> str:
