@@ -39,11 +39,8 @@ def test_real_runs_are_inspected_and_judged(train: Train, tmp_path: Path, call_c
     rows = value["claims"]
     assert all({"claim", "source", "measurement", "value", "ci95", "verdict"} <= set(row) for row in rows)
     assert {row["verdict"] for row in rows} <= VERDICTS
-    (dead,) = [
-        row
-        for row in rows
-        if "0 for every token at the end" in row["measurement"] and row["match"] == "params"
-    ]
+    params = [row for row in rows if row["match"] == "params"]
+    (dead,) = [row for row in params if "0 for every token at the end" in row["measurement"]]
     assert dead["verdict"] != "not measured"
     assert dead["arms"] == ["reglu", "swiglu"]
     (varying,) = [row for row in params if "gate over tokens" in row["measurement"]]
