@@ -8,6 +8,7 @@ import sys
 import typer
 
 from glu_bench.cli.bench import app as bench_app
+from glu_bench.cli.claims import claims
 from glu_bench.cli.compare import compare
 from glu_bench.cli.data import app as data_app
 from glu_bench.cli.doctor import doctor
@@ -39,6 +40,7 @@ app.command()(status)
 app.command(name="eval")(evaluate)
 app.command()(compare)
 app.command()(inspect)
+app.command()(claims)
 app.command()(scaling)
 app.command()(report)
 app.command()(reproduce)

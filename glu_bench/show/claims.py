@@ -1,0 +1,79 @@
+"""Claims beside what was measured: a table to read, and one for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from glu_bench.show.markdown_table import escape_markdown, write_paragraph
+from glu_bench.show.numbers import p_text
+from glu_bench.show.tables import render_rows
+from glu_bench.study.claims import NOT_MEASURED, Judged, Judgement
+
+COLUMNS = ("match", "value", "95 % interval", "n", "p (Holm)", "verdict")
+
+
+def render_claims(judgement: Judgement) -> Table:
+    """A line a claim, and below it a row for each measurement and matching."""
+    rows: list[tuple[str, ...]] = []
+    before = None
+    for row in judgement.claims:
+        if row.claim != before:
+            rows.append((row.claim, *("" for _ in COLUMNS)))
+        rows.append((f"  {row.measurement}", *_cells(row)))
+        before = row.claim
+    table = render_rows("", ("claim, and how it is measured", *COLUMNS), rows)
+    table.columns[0].no_wrap = False  # words give way to numbers
+    return table
+
+
+def write_claims(judgement: Judgement) -> str:
+    """The same as Markdown, with the source of each claim, settings and the rule below."""
+    heads = ("claim", "where it is made", "measurement", *COLUMNS)
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|---:|---:|---:|---:|---|"]
+    for row in judgement.claims:
+        cells = [escape_markdown(cell) for cell in (row.claim, row.source, row.measurement, *_cells(row))]
+        lines.append(f"| {' | '.join(cells)} |")
+    notes = [judgement.rule, *(f"Setting: {setting}." for setting in list_settings(judgement.claims))]
+    return "\n\n".join(["\n".join(lines), *map(write_paragraph, notes)]) + "\n"
+
+
+def list_settings(rows: Sequence[Judged]) -> list[str]:
+    """The settings whose runs have a say, in the order in which they come up."""
+    return list(dict.fromkeys(row.setting for row in rows if row.setting and row.verdict != NOT_MEASURED))
+
+
+def list_notes(rows: Sequence[Judged]) -> list[str]:
+    """What a row's numbers do not say, a line each, and what would measure what is not measured."""
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        if row.note:
+            line = f"{NOT_MEASURED}, {row.note}" if row.verdict == NOT_MEASURED else row.note
+            lines.setdefault(line, []).append(row.measurement)
+    return [
+        line if line.startswith(NOT_MEASURED) else f"{line} ({'; '.join(dict.fromkeys(names))})"
+        for line, names in lines.items()
+    ]
+
+
+def _cells(row: Judged) -> tuple[str, ...]:
+    interval = "" if row.ci95 is None else f"{_say(row.ci95[0], row)} to {_say(row.ci95[1], row)}"
+    return (
+        row.match or "",
+        "-" if row.value is None else _say(row.value, row),
+        interval,
+        "" if row.n_seeds is None else str(row.n_seeds),
+        "" if row.p_holm is None else p_text(row.p_holm),
+        row.verdict,
+    )
+
+
+def _say(number: float, row: Judged) -> str:
+    """Shares in percent, differences with their sign."""
+    level = row.predicted == "exact" or row.unit == "ratio"
+    if row.unit == "share":
+        return f"{number:.2%}" if level else f"{number:+.2%}"
+    if row.unit == "nats":
+        return f"{number:+.4f}"
+    return f"{number:.3g}" if level else f"{number:+.3g}"
