@@ -22,7 +22,6 @@ from glu_bench.study import facts
         (facts.count_block_flops, "width", 1.5, True),
         (facts.count_block_flops, "params", 1.0, False),
     ],
-    ids=str,
 )
 def test_gated_counts_over_ungated_ones(find: facts.FindFact, mode: str, value: float, holds: bool) -> None:
     fact = find(mode)
