@@ -211,6 +211,8 @@ def test_several_epochs_and_compilers_are_looked_for(make_run: MakeRun) -> None:
         for at in range(3)
     )
     once = make_arms(make_run, {"relu": 2.0, "reglu": 2.0}, n=2)
+    for run in once:
+        run.metrics_path.write_text(rows)
     assert judge(once, "regularises")[0].verdict == "not measured"
     words = ("train.steps=null", "train.epochs=3")
     several = make_arms(make_run, {"relu": 2.0, "reglu": 2.0}, *words, n=2)
