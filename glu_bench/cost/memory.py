@@ -15,6 +15,7 @@ from torch import Tensor
 
 from glu_bench.config import load_config
 from glu_bench.cost.alone import run_alone
+from glu_bench.ffn.saved import list_kept
 from glu_bench.lm.decoder import Decoder, make_decoder
 from glu_bench.lm.init import init_weights
 from glu_bench.train.result import read_peak_bytes
@@ -99,17 +100,8 @@ def _measure(model: Decoder, tokens_BT: Tensor, precision: str, x_BTD: Tensor | 
     peak_bytes = read_peak_bytes("cpu") - before
     model.zero_grad()
     own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
-    kept: dict[int, Tensor] = {}  # by address; held, so that no other takes it
-
-    def keep(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if address not in own:
-            kept[address] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        forward(tokens_BT.shape[1])
-    kept_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    storages = [tensor.untyped_storage() for tensor in list_kept(lambda: forward(tokens_BT.shape[1]))]
+    kept_bytes = sum(storage.nbytes() for storage in storages if storage.data_ptr() not in own)
     return kept_bytes / tokens_BT.numel(), peak_bytes
 
 

@@ -26,7 +26,7 @@ def count_saved_bytes(
 
 
 def _count(block: FeedForward, x_BD: Tensor) -> int:
-    return sum(tensor.untyped_storage().nbytes() for tensor in _keep(lambda: block(x_BD)))
+    return sum(tensor.untyped_storage().nbytes() for tensor in list_kept(lambda: block(x_BD)))
 
 
 def measure_saved_bytes(run: Callable[[], object], n_tokens: int) -> float:
@@ -35,12 +35,12 @@ def measure_saved_bytes(run: Callable[[], object], n_tokens: int) -> float:
     A compiler decides anew what it keeps. Tensors count if one of their axes is that of the
     tokens, so no width may be equal to `n_tokens`.
     """
-    kept = [tensor for tensor in _keep(run) if n_tokens in tensor.shape]
+    kept = [tensor for tensor in list_kept(run) if n_tokens in tensor.shape]
     return sum(tensor.untyped_storage().nbytes() for tensor in kept) / n_tokens
 
 
-def _keep(run: Callable[[], object]) -> list[Tensor]:
-    """A tensor of each storage that autograd is handed."""
+def list_kept(run: Callable[[], object]) -> list[Tensor]:
+    """A tensor of each storage that autograd is handed for the backward pass, weights among them."""
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
