@@ -72,3 +72,9 @@ def test_memory() -> None:
         ratio = rows[f"head, V=32,768, {precision}, peak"]["ratio"]
         assert ratio <= 0.4
         assert f"{ratio:.2f}" in README.partition("the loss takes")[2].partition("\n")[0]
+
+
+def test_light_diagnostics() -> None:
+    (row,) = read("gates")["rows"]
+    assert row["ratio"] < 1.02
+    assert f"light costs {100 * (row['ratio'] - 1):.1f} % of a step of {row['name']}" in README
