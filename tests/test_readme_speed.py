@@ -78,3 +78,20 @@ def test_light_diagnostics() -> None:
     (row,) = read("gates")["rows"]
     assert row["ratio"] < 1.02
     assert f"light costs {100 * (row['ratio'] - 1):.1f} % of a step of {row['name']}" in README
+
+
+def test_profile() -> None:
+    """Shares of a step by operator, and what the products alone would take."""
+    found = read("profile")["profile"]
+    shares = {operator["name"]: operator["share"] for operator in found["operators"]}
+    weights, attention = shares["aten::mm"] + shares["aten::addmm"], shares["aten::bmm"]
+    graphs = sum(share for name, share in shares.items() if "CompiledFxGraph" in name)
+    step_ms = 1e3 * found["step_s"]
+    for text in (
+        f"({step_ms:.0f} ms,",
+        f"take {weights:.0%}",
+        f"products {attention:.0%}",
+        f"calls {graphs:.0%}",
+    ):
+        assert text.replace("%", " %") in README
+    assert f"alone are {step_ms * (weights + attention):.0f} ms" in README
