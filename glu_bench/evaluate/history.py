@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
+
+from glu_bench.runs.record import is_number
 
 N_SD = 7.0
 N_BEFORE = 50  # values looked back at, logged ones; OLMo 2 takes 1,000 steps of far longer runs
@@ -32,12 +34,12 @@ def read_history(rows: Sequence[Mapping[str, Any]], record: Mapping[str, Any] | 
     gap = None
     if record is not None:
         held_out, training = record.get("val_loss_nats"), record.get("train_loss_nats")
-        if _is_number(held_out) and _is_number(training):
+        if is_number(held_out) and is_number(training):
             gap = held_out - training
     points = [
         (row["step"], float(row["loss_nats"]))
         for row in rows
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and _is_number(row.get("loss_nats"))
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and is_number(row.get("loss_nats"))
     ]
     steps = [
         step
@@ -57,7 +59,3 @@ def _spikes(loss: float, before: Sequence[float]) -> bool:
     mean = math.fsum(before) / len(before)
     sd = math.sqrt(math.fsum((value - mean) ** 2 for value in before) / (len(before) - 1))
     return loss - mean >= N_SD * sd and loss > mean
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

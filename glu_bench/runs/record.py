@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from glu_bench.errors import DataError
 from glu_bench.files import dump_json, explain_disk, read_json, sha256_bytes, write_json, write_text
 
 CHECKSUM = "record_sha256"
+MAX_NUMBER = 1e100  # its square, and sums of squares, are numbers still
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -75,3 +76,8 @@ def drop_rows_after(path: Path, step: int) -> None:
 
 def _digest(record: dict[str, Any]) -> str:
     return sha256_bytes(dump_json(record).encode())
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of a record is a number to compute with: finite, and its square far from overflow."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER

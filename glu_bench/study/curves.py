@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glu_bench.runs.folder import Run
+from glu_bench.runs.record import is_number
 from glu_bench.stats.interval import find_mean_interval, summarise
 from glu_bench.study.compare import Arm, Comparison
-from glu_bench.study.traces import HELD_OUT, is_number
+from glu_bench.study.traces import HELD_OUT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from glu_bench.evaluate.history import read_history
+from glu_bench.runs.record import is_number
 from glu_bench.study.arms import Entry
-from glu_bench.study.traces import HELD_OUT, TRAINING, is_number
+from glu_bench.study.traces import HELD_OUT, TRAINING
 
 Row = Mapping[str, Any]
 Values = dict[str, dict[int, float]]
@@ -76,7 +77,11 @@ def of_diagnostics(name: str, share: float) -> Measure:
     column = f"{name}_per_layer"
 
     def read(rows: Sequence[Row]) -> float | None:
-        noted = [(row["step"], row[column]) for row in rows if row.get(column) and is_number(row.get("step"))]
+        noted = [
+            (row["step"], layers)
+            for row in rows
+            if isinstance(layers := row.get(column), list) and layers and is_number(row.get("step"))
+        ]
         if not noted:
             return None
         last = max(row["step"] for row in rows if is_number(row.get("step")))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glu_bench.runs.folder import Run
+from glu_bench.runs.record import is_number
 
 HELD_OUT = "val_loss_nats"
 TRAINING = "loss_nats"
@@ -91,11 +92,6 @@ def _list_quantities(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[s
                     numbers = [each.get(inner) for each in value]
                     if inner != "layer" and all(map(is_number, numbers)):
                         yield f"{dotted}.{inner}", [float(number) for number in numbers]
-
-
-def is_number(value: object) -> bool:
-    """Whether a value read from JSON is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _pick(points: Sequence[tuple[float, ...]], n_most: int) -> list[tuple[float, ...]]:

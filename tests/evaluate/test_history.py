@@ -57,3 +57,10 @@ def test_what_is_no_number_in_a_record_of_a_stranger_is_left_out(value: Any) -> 
     found = read_history(rows, {"val_loss_nats": value, "train_loss_nats": 1.0})  # type: ignore[arg-type]
     assert found.train_held_out_gap_nats is None
     assert found.n_loss_spikes == 0
+
+
+def test_numbers_beyond_all_use_are_left_out() -> None:
+    """Of a stranger's record: neither may end in an overflow."""
+    rows = make_rows(CALM)
+    rows[20]["loss_nats"], rows[30]["loss_nats"] = 1e299, 10**400
+    assert read_history(rows, {"val_loss_nats": 10**400, "train_loss_nats": 1.0}).loss_spike_steps == []

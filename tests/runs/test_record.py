@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glu_bench.errors import DataError
-from glu_bench.runs.record import append_row, drop_rows_after, read_record, read_rows, write_record
+from glu_bench.runs.record import append_row, drop_rows_after, is_number, read_record, read_rows, write_record
 
 RECORD = {"run_id": "r", "test_loss_nats": 1.25, "speed": None, "nested": {"a": [1, 2]}}
 
@@ -96,3 +96,15 @@ def test_rows_after_a_step_are_dropped_and_the_torn_one_with_them(tmp_path: Path
 def test_dropping_rows_of_a_file_that_is_not_there_makes_none(tmp_path: Path) -> None:
     drop_rows_after(tmp_path / "metrics.jsonl", 0)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), 1e200, float("nan"), float("inf"), True, "1", None, [1]]
+)
+def test_what_cannot_be_computed_with_is_no_number(value: object) -> None:
+    assert not is_number(value)
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, 1e38])
+def test_a_number_is_one(value: float) -> None:
+    assert is_number(value)

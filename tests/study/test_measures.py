@@ -110,6 +110,8 @@ def test_diagnostics_are_read_nearest_to_a_share_of_the_steps(two: list[Entry]) 
     start, mid = (measures.of_diagnostics("dead_share", share) for share in (0.0, 0.5))
     assert start(two, sources_of(rows)) == {"gelu": {0: pytest.approx(0.1)}}
     assert mid(two, sources_of(rows)) == {"gelu": {0: pytest.approx(0.3)}}
+    rows["swiglu"] = [{"step": 1, "dead_share_per_layer": 0.2}]  # a stranger's record: no list
+    assert start(two, sources_of(rows)) == {"gelu": {0: pytest.approx(0.1)}}
 
 
 def test_the_highest_stable_rate_lies_below_the_least_that_diverged(make_entry: MakeEntry) -> None:
