@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from glu_bench.errors import DataError, DivergedError, GluBenchError, LostRankError, explain_memory
 from glu_bench.files import explain_disk, make_folder, read_json, write_json, write_text
@@ -84,10 +85,11 @@ def read_step(folder: Path, rank: int) -> int | None:
 
 @contextlib.contextmanager
 def end_as_rank(output_dir: Path) -> Iterator[None]:
-    """Report how this process ends if it is one of several; an error then ends it here, with its exit code.
+    """Report how this process ends if it is one of several, and end it here, with its exit code.
 
-    Nothing waits for the group to be taken apart: the others may be gone. Without our launcher
-    (under torchrun) the error is printed as well, and its file lies under <output_dir>/.ranks.
+    Nothing waits for the group to be taken apart: the others may be gone. Nor is the interpreter:
+    a thread of the group that wants it then aborts a process whose work is done. Without our
+    launcher (under torchrun) an error is printed as well, and its file lies under <output_dir>/.ranks.
     """
     if not is_rank():
         yield
@@ -107,10 +109,7 @@ def end_as_rank(output_dir: Path) -> Iterator[None]:
             _write_report(folder, report)
         if not launched:
             print(f"{report.trace or ''}glu-bench: rank {rank}: {report.message}", file=sys.stderr)
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(report.exit_code)
+        _exit_now(report.exit_code)
     if launched:
         _write_report(folder, _make_report(rank, None))
     else:
@@ -118,6 +117,14 @@ def end_as_rank(output_dir: Path) -> Iterator[None]:
             (folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # the last rank takes the folder away
             folder.rmdir()
+    _exit_now(0)
+
+
+def _exit_now(exit_code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads on, or it is closed
+            stream.flush()
+    os._exit(exit_code)
 
 
 def _make_report(rank: int, error: BaseException | None) -> RankReport:

@@ -217,6 +217,32 @@ def test_torchrun_starts_the_ranks_as_well(launch: Launch, train: Train, tmp_pat
     assert not list((tmp_path / "two" / ".ranks").iterdir())
 
 
+TAKEN_APART = """
+import os
+from glu_bench.cli.main import main
+
+class Marker:
+    def __del__(self, write=os.write):
+        write(2, b"taken apart")
+
+marker = Marker()
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_does_not_take_the_interpreter_apart(launch: Launch, tmp_path: Path) -> None:
+    # a thread of gloo that wants the interpreter by then would abort a process that is done
+    script = tmp_path / "marked.py"
+    script.write_text(TAKEN_APART, encoding="utf-8")
+    assert "taken apart" in launch(output_dir=tmp_path / "alone", program=[sys.executable, str(script)]).err
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(script)]
+    ended = launch(*DDP, output_dir=tmp_path / "two", program=torchrun)
+    assert "taken apart" not in ended.err
+    assert ended.code == 0, ended.err
+    assert only_run(tmp_path / "two").result()["status"] == "complete"
+
+
 CHUNKED = """
 from glu_bench.cli.main import main
 from glu_bench.lm import head
