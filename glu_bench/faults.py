@@ -2,23 +2,43 @@
 
     GLU_BENCH_TESTING=1 GLU_BENCH_FAULT=step.after_backward:kill9:12 GLU_BENCH_FAULT_RANK=1
 
-breaks the process of rank 1 when it is at that point for the 12th time. Without
-GLU_BENCH_TESTING=1 every point is passed in silence.
+breaks the process of rank 1 when it is at that point for the 12th time. Several are separated
+by commas; with @swiglu-pico behind it, only a run whose id begins so. Without GLU_BENCH_TESTING=1
+every point is passed in silence.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
 import time
 from collections import Counter
 
-POINTS = ("step.after_backward", "ckpt.begin", "ckpt.tmp_half", "ckpt.before_rename")
-ACTIONS = ("kill9", "term", "stop", "raise", "enospc", "exit0", "sleep", "nan")
+POINTS = (
+    "run.begin",
+    "step.after_backward",
+    "log.half_line",
+    "ckpt.begin",
+    "ckpt.tmp_half",
+    "ckpt.before_manifest",
+    "ckpt.before_rename",
+    "ckpt.after_rename",
+    "ckpt.before_purge",
+    "result.before_rename",
+)
+ACTIONS = ("kill9", "term", "stop", "raise", "enospc", "exit0", "exit3", "segv", "sleep", "nan")
 SIGNALS = {"kill9": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
 
 _passed: Counter[str] = Counter()
+_run_id = ""
+
+
+def name_run(run_id: str) -> None:
+    """Say whose points this process passes from now on."""
+    global _run_id  # a process trains one run at a time
+    _run_id = run_id
 
 
 def reach(point: str) -> bool:
@@ -28,23 +48,31 @@ def reach(point: str) -> bool:
     """
     if os.environ.get("GLU_BENCH_TESTING") != "1" or "GLU_BENCH_FAULT" not in os.environ:
         return False
-    where, action, nth = (os.environ["GLU_BENCH_FAULT"] + ":1").split(":")[:3]
-    assert where in POINTS, where
-    assert action in ACTIONS, action
     rank = os.environ.get("GLU_BENCH_FAULT_RANK")
-    if where != point or (rank is not None and rank != os.environ.get("RANK", "0")):
+    if rank is not None and rank != os.environ.get("RANK", "0"):
         return False
     _passed[point] += 1
-    if _passed[point] != int(nth):
-        return False
+    for fault in os.environ["GLU_BENCH_FAULT"].split(","):
+        what, _, whose = fault.partition("@")
+        where, action, nth = (what + ":1").split(":")[:3]
+        assert where in POINTS, where
+        assert action in ACTIONS, action
+        if where == point and _passed[point] == int(nth) and _run_id.startswith(whose):
+            return _break(point, action)
+    return False
+
+
+def _break(point: str, action: str) -> bool:
     if action in SIGNALS:
         os.kill(os.getpid(), SIGNALS[action])
     elif action == "raise":
         raise RuntimeError(f"asked to fail at {point}")
     elif action == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    elif action == "exit0":
-        os._exit(0)
+    elif action in ("exit0", "exit3"):
+        os._exit(int(action[-1]))
+    elif action == "segv":
+        ctypes.string_at(0)
     elif action == "sleep":
         time.sleep(3600)
     return action == "nan"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench.errors import BusyError, ConfigError, DataError, ResourceError
+from glu_bench.faults import reach
 
 JSON_LIMIT_BYTES = 64 * 2**20  # a larger record is not one of ours
 
@@ -49,11 +50,30 @@ def write_bytes(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            reach(f"{path.stem}.before_rename")
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         fsync_dir(path.parent)
+
+
+def remove_strays(folder: Path) -> None:
+    """Delete what `write_bytes` was writing in a folder when its process was killed."""
+    for stray in folder.glob(".*.tmp"):
+        pid = stray.name.split(".")[-2]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            stray.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

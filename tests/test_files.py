@@ -25,6 +25,7 @@ from glu_bench.files import (
     is_locked,
     make_folder,
     read_json,
+    remove_strays,
     sha256_bytes,
     sha256_file,
     write_bytes,
@@ -252,3 +253,17 @@ def test_asking_who_holds_the_lock_disturbs_nobody(
     for _ in range(3):
         assert is_locked(tmp_path / "held")
     assert other_holder.poll() is None
+
+
+def test_what_a_killed_process_was_writing_is_deleted(
+    tmp_path: Path,
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stray = tmp_path / f".result.json.{ended.pid}.tmp"
+    alive = tmp_path / f".result.json.{os.getpid()}.tmp"
+    own = tmp_path / ".notes.tmp"
+    for path in (stray, alive, own):
+        path.write_text("half")
+    remove_strays(tmp_path)
+    assert sorted(path for path in tmp_path.iterdir()) == sorted([alive, own])

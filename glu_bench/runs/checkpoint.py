@@ -78,16 +78,19 @@ def save_checkpoint(
                 fsync_file(work / name)
             entries = {name: sha256_file(work / name) for name in FILES}
             manifest = {"format_version": FORMAT_VERSION, "run_id": run_id, "step": step, "sha256": entries}
+            reach("ckpt.before_manifest")
             write_json(work / "manifest.json", manifest)
             fsync_dir(work)
             if final.exists():  # the same step again, after resuming before it
                 shutil.rmtree(final)
             reach("ckpt.before_rename")
             work.rename(final)
+            reach("ckpt.after_rename")
             fsync_dir(folder)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+    reach("ckpt.before_purge")
     own = [path for path in list_checkpoints(folder) if _read_run_id(path) == run_id]
     for old in own[:-keep]:
         shutil.rmtree(old)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from glu_bench.errors import DataError
+from glu_bench.faults import reach
 from glu_bench.files import dump_json, explain_disk, read_json, sha256_bytes, write_json, write_text
 
 CHECKSUM = "record_sha256"
@@ -43,7 +44,10 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     """Add a row to metrics.jsonl."""
     line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
     with explain_disk(path, len(line)), path.open("a", encoding="utf-8") as file:
-        file.write(line)
+        file.write(line[: len(line) // 2])
+        file.flush()
+        reach("log.half_line")
+        file.write(line[len(line) // 2 :])
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

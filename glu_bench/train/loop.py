@@ -26,11 +26,11 @@ from glu_bench.device import keep_fp32_exact, make_autocast, resolve_train
 from glu_bench.errors import ConfigError, DataError, DivergedError, GluBenchError, InterruptedRunError
 from glu_bench.evaluate.loss import HeldOutLoss
 from glu_bench.evaluate.perplexity import evaluate_stream
-from glu_bench.faults import reach
+from glu_bench.faults import name_run, reach
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import Receipt, check_receipt, match_width
 from glu_bench.ffn.plugins import find_plugins
-from glu_bench.files import dump_json, hold_lock, write_json
+from glu_bench.files import dump_json, hold_lock, remove_strays, write_json
 from glu_bench.lm.counts import count_model
 from glu_bench.lm.decoder import make_decoder
 from glu_bench.lm.hidden import measure_hidden_rms
@@ -94,6 +94,7 @@ def train_run(
     if ranks.size > 1:
         facts |= {"parallel": ranks.mode, "n_ranks": ranks.size}
     facts["run_id"] = make_run_id(config, facts)
+    name_run(facts["run_id"])
     order = make_order(tokens.stream("train"), config.model.seq_len, train.batch_size, config.seed)
     for split in ("val", "test"):
         tokens.stream(split)  # an empty one is refused before anything is written
@@ -112,6 +113,7 @@ def train_run(
         if config.tokenizer.kind != "byte":
             keep_tokenizer(run, tokens.folder / "tokenizer.json")
         with hold_lock(run.path):
+            remove_strays(run.path)
             if restart:
                 restart_run(run)
             status = run.outcome()
@@ -175,6 +177,7 @@ def _train(
     ranks: Ranks,
     profiler: Profiler,
 ) -> Iterator[Event]:
+    reach("run.begin")
     train, device = config.train, torch.device(config.train.device)
     n_steps = count_steps(config, order)
     model = make_decoder(config, tokens.tokenizer.vocab_size, train.fast)
