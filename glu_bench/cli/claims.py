@@ -47,6 +47,7 @@ def claims(
     from glu_bench.errors import ConfigError
     from glu_bench.evaluate.inspection import inspect_run
     from glu_bench.ffn.plugins import load_plugins
+    from glu_bench.runs.publish import read_published_summary
     from glu_bench.show.claims import list_notes, list_settings, render_claims, write_claims
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json, print_text
     from glu_bench.study.arms import find_runs
@@ -58,6 +59,9 @@ def claims(
     stderr = make_stderr()
 
     def inspect(run: Run) -> Summary:
+        kept = read_published_summary(run, tokens)
+        if kept is not None:
+            return dict(kept)
         if not quiet:
             stderr.print(plain(f"inspecting {run.path.name}"))
         return inspect_run(run, n_tokens=tokens, device=device).summary

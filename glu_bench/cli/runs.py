@@ -12,6 +12,7 @@ from glu_bench.cli.diff import diff
 from glu_bench.cli.import_runs import import_runs
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
 from glu_bench.cli.prune import prune
+from glu_bench.cli.publish import publish
 from glu_bench.cli.verify import verify
 
 app = typer.Typer(help="Run folders.", no_args_is_help=True, rich_markup_mode=None)
@@ -19,6 +20,7 @@ app.command()(diff)
 app.command()(verify)
 app.command(name="import")(import_runs)
 app.command()(prune)
+app.command()(publish)
 
 
 @app.command(name="list")

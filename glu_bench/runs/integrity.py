@@ -6,6 +6,7 @@ from glu_bench.errors import DataError
 from glu_bench.files import sha256_file
 from glu_bench.runs.checkpoint import check_checkpoint, list_checkpoints
 from glu_bench.runs.folder import Run
+from glu_bench.runs.publish import check_published, is_published
 
 
 def verify_run(run: Run) -> list[str]:
@@ -13,10 +14,17 @@ def verify_run(run: Run) -> list[str]:
 
     The configuration must hash to the run's id, the final record to its own checksum, the
     held-out windows to the record's, the tokenizer to its fingerprint, every file of every
-    checkpoint to its manifest. What an unfinished run does not have yet is not missed.
+    checkpoint to its manifest; a published run's files to published.json. What an unfinished
+    run does not have yet is not missed.
     """
     problems: list[str] = []
     run_id = _check_identity(run, problems)
+    if is_published(run.path):
+        try:
+            check_published(run.path)
+        except (DataError, OSError) as error:
+            problems.append(str(error))
+        return problems
     if (run.path / "result.json").exists():
         _check_result(run, run_id, problems)
     try:

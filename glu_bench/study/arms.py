@@ -66,6 +66,9 @@ def _find_run_or_sweep(text: str, output_dir: Path) -> Run | Plan | list[Run]:
         return Run(path)
     if (path / "plan.json").is_file():
         return load_plan(path)
+    published = path / "sweeps" / path.name  # of the folder that `runs publish` makes
+    if (published / "plan.json").is_file():
+        return load_plan(published)
     if path.is_dir() and ((path / "runs").is_dir() or any(path.glob("*/config.yaml"))):
         return list_runs(path) or [Run(inner.parent) for inner in sorted(path.glob("*/config.yaml"))]
     try:

@@ -121,7 +121,7 @@ def compare_runs(
         difference = first_difference(groups)
         raise ConfigError(f"the runs differ in more than {', '.join(arm_keys)}: {difference}; --allow-mixed")
     tables, left_out = [], []
-    for members in groups.values():
+    for members in _drop_parts(list(groups.values())):
         arms = {entry.arm for entry in members}
         ended = any(entry.result or entry.status == "diverged" for entry in members)
         if len(arms) < 2 or not ended:
@@ -141,6 +141,16 @@ def compare_runs(
     made = [(_tabulate(members, baseline, split, left_out), members) for members in tables]
     made.sort(key=lambda each: (each[0].setting, min(entry.name for entry in each[1])))
     return add_speedups(made, entries, arm_keys)
+
+
+def _drop_parts(groups: list[list[Entry]]) -> list[list[Entry]]:
+    """The groups without those whose runs are all in one of tuned runs: the arms that chose alike."""
+    tuned = [{entry.name for entry in members} for members in groups if members[0].tuned]
+    return [
+        members
+        for members in groups
+        if members[0].tuned or not any({entry.name for entry in members} <= names for names in tuned)
+    ]
 
 
 def _warn_of_edges(by_arm: dict[str, list[Entry]]) -> list[str]:

@@ -16,10 +16,10 @@ from typing import Any
 from glu_bench import schema
 from glu_bench.config import expand_grid
 from glu_bench.errors import ConfigError, DataError
-from glu_bench.files import sha256_bytes
+from glu_bench.files import make_folder, sha256_bytes, write_bytes
 from glu_bench.grid import load_grid, with_words
 from glu_bench.runs.record import read_record, write_record
-from glu_bench.study.plan import Plan, PlannedRun, make_plan, plan_cells
+from glu_bench.study.plan import Plan, PlannedRun, load_plan, make_plan, plan_cells
 
 FILE = "tuning.json"
 MAX_WIDER = 4  # times a grid is widened; by then it is 16 times as wide, or the model diverges
@@ -217,6 +217,22 @@ def write_tuning(plan: Plan, request: Request, choices: Sequence[Choice]) -> Non
         "runs": made,
     }
     write_record(plan.folder / FILE, record)
+
+
+def list_parts(plan: Plan) -> list[Plan]:
+    """The sweep, and the one that tuned it if one did."""
+    there = plan.folder.with_name(f"{plan.sweep_id}-tune")
+    return [plan, *([load_plan(there)] if (plan.folder / FILE).exists() and there.is_dir() else [])]
+
+
+def copy_plan(plan: Plan, output_dir: Path) -> None:
+    """Put a sweep's plan, and the record of its tuning, under another output folder."""
+    folder = output_dir / "sweeps" / plan.sweep_id
+    make_folder(folder)
+    for name in ("plan.json", FILE):
+        if (plan.folder / name).exists():
+            read_record(plan.folder / name)
+            write_bytes(folder / name, (plan.folder / name).read_bytes())
 
 
 def list_tuned(output_dir: Path) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,80 @@
+"""glu-bench runs publish: what runs found, without their checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from glu_bench.cli.claims import N_TOKENS
+from glu_bench.cli.completion import complete_run_or_sweep
+from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+
+if TYPE_CHECKING:
+    from glu_bench.runs.folder import Run
+
+
+def publish(
+    sweep: Annotated[
+        str, typer.Argument(help="The sweep; its tuning goes with it.", autocompletion=complete_run_or_sweep)
+    ],
+    *,
+    to: Annotated[
+        Path,
+        typer.Option("--to", help="A folder named after the sweep is made, or brought up to date, here."),
+    ],
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Inspect checkpoints on so many validation tokens.")
+    ] = N_TOKENS,
+    output_dir: OutputDir = OUTPUTS,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Copy a sweep's finished runs as small text files: settings, records, logs, no checkpoints.
+
+    What was published before is left alone, so it can be called again as runs end.
+    compare, claims and report read the folder like any other.
+
+    Example: glu-bench runs publish shazeer2020-nano --to outputs/reference
+    """
+    from glu_bench.errors import DataError
+    from glu_bench.evaluate.inspection import inspect_run
+    from glu_bench.runs.publish import is_published, publish_run
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.study.plan import find_plan
+    from glu_bench.study.tuning import copy_plan, list_parts
+
+    plan = find_plan(sweep, output_dir)
+    folder = to / plan.sweep_id
+    done: list[str] = []
+    left: list[str] = []
+    stderr = make_stderr()
+
+    def inspect(run: Run) -> dict[str, object] | None:
+        if run.outcome() != "complete":
+            return None
+        if not quiet:
+            stderr.print(plain(f"inspecting {run.path.name}"))
+        try:
+            return {"n_tokens": tokens, "summary": inspect_run(run, n_tokens=tokens).summary}
+        except DataError as error:  # its text or its checkpoints are gone, say
+            stderr.print(plain(f"note: published without an inspection: {error}"))
+            return None
+
+    for part in list_parts(plan):
+        for planned in part.runs:
+            run = part.run(planned)
+            if is_published(folder / "runs" / planned.run_id):
+                continue
+            if not (run.path / "config.yaml").is_file() or run.outcome() not in ("complete", "diverged"):
+                left.append(planned.run_id)
+                continue
+            publish_run(run, folder, inspect(run) if part is plan else None)
+            done.append(planned.run_id)
+        copy_plan(part, folder)
+    if as_json:
+        print_json({"folder": str(folder), "published": done, "not_finished": left})
+    elif not quiet:
+        waiting = f", {len(left)} not finished" if left else ""
+        make_stdout().print(plain(f"{folder}: {len(done)} runs published{waiting}"), soft_wrap=True)
