@@ -351,7 +351,7 @@ CLAIMS: tuple[Claim, ...] = (
                 measures.find_highest_stable_lr,
                 True,
                 True,
-                "optim.lr=0.002,0.008,0.032,0.128,0.512",
+                "optim.lr=0.032,0.128,0.512,2.048,8.192",
             ),
         )
     ),

@@ -255,8 +255,9 @@ def _fits(setting: _Setting, claim: RunClaim, match: str | None) -> bool:
     )
 
 
-def _rank(setting: _Setting, claim: RunClaim) -> tuple[bool, int, int, int, bool, int, str]:
-    """Deep where that is asked for; then most whole strata, arms, shared seeds; tuned; the larger budget."""
+def _rank(setting: _Setting, claim: RunClaim) -> tuple[bool, int, int, int, int, bool, int, str]:
+    """Deep where that is asked for; then most whole strata, arms, shared seeds, learning rates where
+    these are looked over; tuned; the larger budget."""
     seeds: dict[str, set[int]] = {}
     for entry in setting.entries:
         if entry.arm in claim.arms and entry.result is not None:
@@ -265,8 +266,10 @@ def _rank(setting: _Setting, claim: RunClaim) -> tuple[bool, int, int, int, bool
     arms = _weigh(strata)
     shared = set.intersection(*(seeds[arm] for arm in arms)) if arms else set()
     tokens = max((int(e.result["tokens"]) for e in setting.entries if e.result), default=0)
+    n_rates = len({entry.identity["optim.lr"] for entry in setting.entries}) if claim.over_lr else 0
     deep = claim.deep and setting.identity["model.n_layers"] >= DEEP and bool(strata)
-    return deep, len(strata), len(arms), len(shared), bool(setting.tuned), tokens, repr(setting.identity)
+    tuned = bool(setting.tuned)
+    return deep, len(strata), len(arms), len(shared), n_rates, tuned, tokens, repr(setting.identity)
 
 
 def _complete(strata: Sequence[Stratum], there: set[str]) -> list[Stratum]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,15 @@ def test_learning_rates_form_no_setting_of_their_own_for_the_highest_stable_one(
     assert found[1].verdict == "not measured"
     stable = make_arms(make_run, {"swiglu": 2.0, "relu": 2.0}, "train.batch_size=2")
     assert "no learning rate diverged" in judge(stable, "SwiGLU trains stably: highest stable")[0].note
+    # a longer sweep at one rate says nothing of rates
+    longer = [
+        make_run(arm, seed, 2.0, "train.steps=60", tokens=10**6)
+        for arm in ("swiglu", "relu")
+        for seed in (0, 1)
+    ]
+    assert judge([*longer, *runs], "SwiGLU trains stably: highest stable")[0] == replace(
+        found[0], note="1 other setting not looked at"
+    )
 
 
 def test_runs_that_did_not_finish_are_counted(make_run: MakeRun) -> None:
