@@ -82,6 +82,7 @@ def test_a_row_keeps_six_digits_and_lists_where_it_was_evaluated() -> None:
     assert thin_row({**row, "step": 1})["dead_share_per_layer"] == [0.123457, 0.0]
 
 
+@pytest.mark.slow
 def test_a_published_sweep_is_compared_and_judged_like_any_other(
     call_command: Command, tiny_words: list[str], tmp_path: Path
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_published_sweep_is_compared_and_judged_like_any_other(
     assert (dead["n_seeds"], dead["arms"]) == (2, ["swish", "relu"])
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_checkpoints_are_gone_is_published_without_inspections(
     call_command: Command, finished_run: Run, tiny_words: list[str], tmp_path: Path
 ) -> None:
