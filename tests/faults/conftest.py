@@ -2,8 +2,7 @@
 
 Every row starts glu-bench as a process of its own. A row is its tests' number: test_b12_… is a
 test of row B12; its docstring says in the first paragraph what is done to glu-bench and in the
-second what must then be true. `pytest tests/faults -m "slow or not slow" --fault-table` writes
-both, with the times measured, into README.md beside this file.
+second what must then be true. Both stand with the times measured in README.md beside this file.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Ended, command_env, command_line
-from tests.faults.table import TABLE, read_rows, row_of, write_table
+from tests.faults.table import row_of
 
 MARK = "GLU_BENCH_FAULT_TEST"  # in the environment of all that a test starts
 # what two runs of one configuration may differ in: time, and what machine and moment give
@@ -35,23 +34,17 @@ FLEETING = (
 _elapsed_s: dict[str, float] = defaultdict(float)
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-table", action="store_true", help="write tests/faults/README.md")
-
-
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     row = row_of(report.nodeid.rpartition("::")[2])
     if row is not None:
         _elapsed_s[row] += report.duration
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    # with xdist the reports come to the process that has no worker's input
-    if session.config.getoption("--fault-table") and not hasattr(session.config, "workerinput"):
-        missing = sorted({row.name for row in read_rows()} - set(_elapsed_s))
-        if exitstatus or missing:
-            raise pytest.UsageError(f"--fault-table: no table of rows that failed or were left out {missing}")
-        write_table(TABLE, _elapsed_s)
+def pytest_sessionfinish() -> None:
+    if "GLU_BENCH_FAULT_TIMES" in os.environ and _elapsed_s:  # of each of xdist's workers
+        folder = Path(os.environ["GLU_BENCH_FAULT_TIMES"])
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{uuid.uuid4().hex}.json").write_text(json.dumps(_elapsed_s))
 
 
 class Processes:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +29,10 @@ the real command in a process of its own under a time limit; no row may hang or 
 behind. The tests of row B12 are named `test_b12_…`; a row marked *gate* runs in `.ci/run`, the
 others in the default suite as well. Seconds of both cores of a small machine, set-up included.
 
-This file is written by the tests themselves:
+This file is written from the tests and the times of a run of them:
 
-    pytest tests/faults -m "slow or not slow" --fault-table
+    GLU_BENCH_FAULT_TIMES=times pytest tests/faults -m "slow or not slow"
+    python -m tests.faults.table times
 """
 
 
@@ -76,9 +80,14 @@ def read_rows() -> list[Row]:
 
 
 def write_table(path: Path, elapsed_s: Mapping[str, float]) -> None:
-    """Write the table; a time for each row."""
+    """Write the table.
+
+    Raises: ValueError if a row has no time.
+    """
     lines = [HEAD]
     rows = read_rows()
+    if untimed := [row.name for row in rows if row.name not in elapsed_s]:
+        raise ValueError(f"no time of {', '.join(untimed)}: run all of tests/faults")
     for group, title in GROUPS.items():
         lines += [f"## {group}. {title}", "", "| row | injection | outcome | s |", "|---|---|---|---|"]
         for row in rows:
@@ -97,9 +106,21 @@ def read_table(path: Path) -> list[tuple[str, str, str]]:
     return [(row, injection, outcome) for row, injection, outcome in found]
 
 
+def read_times(folder: Path) -> Counter[str]:
+    """Seconds of each row over all workers and sessions that wrote into a folder."""
+    elapsed_s: Counter[str] = Counter()
+    for path in folder.glob("*.json"):
+        elapsed_s.update(json.loads(path.read_text("utf-8")))
+    return elapsed_s
+
+
 def _join(text: str) -> str:
     return " ".join(text.split())
 
 
 def _cell(text: str) -> str:
     return text.replace("|", "¦")
+
+
+if __name__ == "__main__":
+    write_table(TABLE, read_times(Path(sys.argv[1])))
