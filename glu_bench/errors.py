@@ -83,10 +83,9 @@ class InterruptedRunError(GluBenchError):
 
 def explain_memory(error: BaseException) -> ResourceError | None:
     """The error that a shortage of memory is, in one line; None for any other error."""
-    words = ("out of memory", "can't allocate memory")
-    if not isinstance(error, MemoryError) and not (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    ):
+    words = ("out of memory", "can't allocate memory", "cannot allocate memory")
+    short = isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+    if not short or isinstance(error, GluBenchError):  # the latter has its line, be it a file's odd name
         return None
     line = str(error).splitlines()[0] if str(error) else "MemoryError"
     hint = "a smaller model.d_model or train.batch_size, or more train.grad_accum, needs less"

@@ -8,6 +8,8 @@ from typing import Any
 
 from glu_bench.errors import ConfigError, suggest
 
+GREATEST = 2**63 - 1  # of whole numbers: more is no tensor's size and no JSON reader's number
+
 
 def key(
     text: str,
@@ -42,6 +44,8 @@ def check_range(dotted: str, value: Any, metadata: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
     low, above, high, below = metadata["low"], metadata["above"], metadata["high"], metadata["below"]
+    if high is None and isinstance(value, int):
+        high = GREATEST
     inside = (
         not (isinstance(value, float) and not math.isfinite(value))
         and (low is None or value >= low)

@@ -181,7 +181,12 @@ def check_variant(variant: Variant) -> None:
         for field, neutral in _GATED_ALONE.items():
             if getattr(variant, field) != neutral:
                 raise ConfigError(f"variant {name}: {field} is for gated variants")
-    trainable = {f"{place}.{arg}" for place in places for arg in getattr(variant, f"{place}_args")}
+    trainable = {
+        f"{place}.{arg}"
+        for place in places
+        for arg in getattr(variant, f"{place}_args")
+        if arg != "eps"  # keeps a division or a branch in range; trained, it could leave it
+    }
     trainable |= {"offset", "mult"} if variant.gated else set()
     learned = [*variant.learned, *variant.learned_per_unit]
     for argument in learned:

@@ -59,8 +59,9 @@ def main() -> None:
     # thousand turns instead of millions keep a step from costing ten times its share
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    if sys.stdout is None:  # closed by the caller: nobody listens
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115  (for the rest of the process)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller: nobody listens, and no file may take its place
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115  (for the rest of the process)
     try:
         try:
             app()
@@ -73,7 +74,7 @@ def main() -> None:
     except BrokenPipeError:  # `glu-bench … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         shortage = explain_memory(error)
         if shortage is not None:
             _leave(str(shortage), shortage.exit_code)

@@ -38,6 +38,11 @@ class FileCorpus:
     column: str
     recipe: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """The file, or how many there are."""
+        return str(self.paths[0]) if len(self.paths) == 1 else f"{len(self.paths)} files"
+
     def documents(self) -> Iterator[Document]:
         """All documents, as a Hugging Face dataset streams them: nothing is copied to its cache.
 
@@ -57,6 +62,11 @@ class HubCorpus:
     data: schema.Data
     n_bytes: int | None
     recipe: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The dataset's id."""
+        return str(self.data.path)
 
     def documents(self) -> Iterator[Document]:
         """Train, then val and test if the dataset has splits of its own for them.
@@ -100,9 +110,6 @@ def find_corpus(data: schema.Data) -> Corpus:
         digests = [sha256_file(path) for path in paths]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from None
-    if n_bytes == 0:
-        name = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files"
-        raise DataError(f"{name}: empty, there is no text to train on")
     structured = any(row_format(path) for path in paths)
     recipe = {
         "source": "files",
@@ -110,7 +117,10 @@ def find_corpus(data: schema.Data) -> Corpus:
         "cut_chars": choose_cut(len(paths), n_bytes),
         "column": data.column if structured else None,
     }
-    return FileCorpus(tuple(paths), n_bytes, data.column, recipe)
+    corpus = FileCorpus(tuple(paths), n_bytes, data.column, recipe)
+    if n_bytes == 0:
+        raise DataError(f"{corpus.name}: empty, there is no text to train on")
+    return corpus
 
 
 def _read_files(corpus: FileCorpus) -> Iterator[dict[str, str]]:

@@ -9,6 +9,7 @@ that memory does not grow with the text.
 from __future__ import annotations
 
 import codecs
+import errno
 import glob
 import gzip
 import os
@@ -63,6 +64,11 @@ def list_files(patterns: list[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
+        try:
+            path.lstat()
+        except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
+                raise DataError(f"data.files={pattern}: cannot be a file's name ({error})") from None
         if path.is_dir():
             matches = [
                 inner

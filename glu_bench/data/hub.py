@@ -26,7 +26,7 @@ def read_split(data: schema.Data, split: str) -> Iterator[str]:
     except DataError:
         raise
     except Exception as error:  # datasets, the hub client and the HTTP client each have their own
-        raise DataError(f"{where}: {_explain(error)}") from None
+        raise DataError(f"{where}: {explain_hub(error)}") from None
 
 
 def _load(data: schema.Data, split: str) -> Any:
@@ -45,8 +45,8 @@ def _load(data: schema.Data, split: str) -> Any:
     return load_dataset(data.path, data.name, split=split, revision=data.revision, streaming=data.streaming)
 
 
-def _explain(error: Exception) -> str:
-    """Why the Hub did not give the dataset, in one line."""
+def explain_hub(error: Exception) -> str:
+    """Why the Hub did not give a dataset or a file, in one line."""
     chain: list[BaseException] = [error]
     while (follow := chain[-1].__cause__ or chain[-1].__context__) is not None and follow not in chain:
         chain.append(follow)

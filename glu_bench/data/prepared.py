@@ -48,8 +48,9 @@ from glu_bench.files import (
     write_text,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 BATCH_CHARS = 2**20  # text handed to the tokenizer at a time
+MUCH_OVERLAP = 0.01  # of a held-out split's bytes; below, texts share headings and blank rows
 
 OnProgress = Callable[[int, int | None], None]  # (bytes of text done, bytes in all if known)
 
@@ -85,11 +86,24 @@ class TokenSet:
         """
         entry = self.manifest["splits"][split]
         if entry["n_tokens"] == 0:
+            counts = self.manifest["splits"].values()
+            n_documents, n_bytes = (sum(each[key] for each in counts) for key in ("n_documents", "n_bytes"))
             raise DataError(
-                f"the {split} split is empty: the text has too few different documents to hold any out"
+                f"the {split} split is empty: the text is {n_documents:,} documents of {n_bytes:,} bytes, "
+                "too few different ones to hold any out"
             )
         ids = np.memmap(self.folder / f"{split}.bin", dtype=self.manifest["dtype"], mode="r")
         return TokenStream(split, ids, entry["n_documents"], entry["n_bytes"], entry["n_first_bytes"])
+
+    def describe_overlap(self) -> list[str]:
+        """A remark for each held-out split of which much stands in the training text as well."""
+        remarks = []
+        for split, name in (("val", "validation"), ("test", "test")):
+            n_bytes = self.manifest["splits"][split]["n_bytes"]
+            share = self.manifest["overlap_bytes"][split] / max(1, n_bytes)
+            if share > MUCH_OVERLAP:
+                remarks.append(f"{name} overlaps training: {share:.1%} of its bytes are documents of both")
+        return remarks
 
 
 def prepare_tokens(config: schema.Config, on_progress: OnProgress | None = None) -> TokenSet:
@@ -175,8 +189,9 @@ def _read_whole(folder: Path) -> dict[str, Any] | None:
             info = (folder / name).stat()
             if info.st_size != entry["n_bytes"]:
                 return None
-            # hashing 2 GB takes a second; a file untouched since it was hashed is not hashed again
-            if info.st_mtime_ns != entry["mtime_ns"] and sha256_file(folder / name) != entry["sha256"]:
+            # hashing 2 GB takes a second, so a file untouched since then is not hashed again; a copy
+            # or a restore can set the time of change (mtime) back, that of the inode (ctime) nobody
+            if info.st_ctime_ns != entry["ctime_ns"] and sha256_file(folder / name) != entry["sha256"]:
                 return None
         if manifest["format_version"] != FORMAT_VERSION or set(manifest["splits"]) != set(SPLITS):
             return None
@@ -204,6 +219,8 @@ def _prepare(
             writer = SplitWriter(work, tokenizer, dtype, config.data)
             _tokenise(writer, config.data, corpus, tokenizer, on_progress)
             counts = writer.close()
+            if writer.is_blank:
+                raise DataError(f"{corpus.name}: nothing but white space, there is no text to train on")
             names = [f"{split}.bin" for split in SPLITS]
             names += ["tokenizer.json"] if config.tokenizer.kind != "byte" else []
             for name in names:
@@ -215,7 +232,7 @@ def _prepare(
     for name in names:
         info = (folder / name).stat()
         digest = writer.digests.get(name) or sha256_file(folder / name)
-        files[name] = {"n_bytes": info.st_size, "mtime_ns": info.st_mtime_ns, "sha256": digest}
+        files[name] = {"n_bytes": info.st_size, "ctime_ns": info.st_ctime_ns, "sha256": digest}
     manifest = {
         "format_version": FORMAT_VERSION,
         "recipe": recipe,
@@ -224,7 +241,7 @@ def _prepare(
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "content_sha256": writer.content_sha256,
         "splits": counts,
-        "overlap": writer.count_overlap(),
+        **writer.count_overlap(),
         "files": files,
     }
     write_json(folder / "manifest.json", manifest)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glu_bench import schema
+from glu_bench.data.hub import explain_hub
 from glu_bench.errors import DataError
 from glu_bench.files import sha256_bytes
 
@@ -130,6 +131,8 @@ def load_tokenizer_file(path: Path, end_token: str | None) -> FileTokenizer:
 
     Raises: DataError if the file is missing or is not one.
     """
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise DataError(f"tokenizer.path={path}: not a regular file")
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -147,5 +150,4 @@ def find_hub_tokenizer(spec: schema.Tokenizer) -> Path:
     try:
         return Path(hf_hub_download(str(spec.path), "tokenizer.json", revision=spec.revision))
     except Exception as error:  # the hub client and the HTTP client each have their own
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise DataError(f"tokenizer.path={spec.path}: cannot be had from the Hub ({first})") from None
+        raise DataError(f"tokenizer.path={spec.path}: {explain_hub(error)}") from None

@@ -18,7 +18,7 @@ from glu_bench.data.tokenizers import Tokenizer
 
 
 class SplitWriter:
-    """Appends documents' tokens to <split>.bin; memory grows by 8 bytes a document."""
+    """Appends documents' tokens to <split>.bin; memory grows by 16 bytes a document."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, dtype: str, data: schema.Data) -> None:
         self.dtype = dtype
@@ -32,6 +32,8 @@ class SplitWriter:
         }
         self.digests: dict[str, str] = {}
         self.document_hashes = {split: array("Q") for split in SPLITS}
+        self.document_bytes = {split: array("Q") for split in SPLITS}
+        self.is_blank = True  # nothing but white space so far
 
     @property
     def n_text_bytes(self) -> int:
@@ -61,6 +63,8 @@ class SplitWriter:
             digest = hashlib.sha256(content).digest()
             self.content.update(f"{split} {document.ends} ".encode() + digest)
             self.document_hashes[split].append(int.from_bytes(digest[:8], "big"))
+            self.document_bytes[split].append(len(content))
+            self.is_blank = self.is_blank and (not document.text or document.text.isspace())
             tokens = ids.astype(self.dtype).tobytes() + (self.end if document.ends else b"")
             self.files[split].write(tokens)
             self.hashes[split].update(tokens)
@@ -80,10 +84,13 @@ class SplitWriter:
             self.digests[f"{split}.bin"] = self.hashes[split].hexdigest()
         return self.counts
 
-    def count_overlap(self) -> dict[str, int]:
-        """Documents (or rows) of val and test whose very text is in train as well."""
+    def count_overlap(self) -> dict[str, dict[str, int]]:
+        """Documents (or rows) of val and test whose very text is in train as well, and their bytes."""
         train = np.unique(np.array(self.document_hashes["train"], dtype=np.uint64))
-        return {
-            split: int(np.isin(np.array(self.document_hashes[split], dtype=np.uint64), train).sum())
-            for split in ("val", "test")
-        }
+        counts: dict[str, dict[str, int]] = {"overlap": {}, "overlap_bytes": {}}
+        for split in ("val", "test"):
+            again = np.isin(np.array(self.document_hashes[split], dtype=np.uint64), train)
+            n_bytes = np.array(self.document_bytes[split], dtype=np.uint64)[again].sum()
+            counts["overlap"][split] = int(again.sum())
+            counts["overlap_bytes"][split] = int(n_bytes)
+        return counts

@@ -9,7 +9,7 @@ from glu_bench import schema
 from glu_bench.runs.folder import Run
 
 # the parts of environment.json that are about the text
-ABOUT_DATA = ("data_fingerprint", "tokenizer_fingerprint", "vocab_size", "splits")
+ABOUT_DATA = ("data_fingerprint", "tokenizer_fingerprint", "vocab_size", "splits", "overlap_bytes")
 
 
 @dataclass(frozen=True)

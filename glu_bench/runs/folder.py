@@ -21,6 +21,7 @@ from glu_bench.files import (
     make_folder,
     read_json,
     sha256_bytes,
+    sha256_file,
     write_bytes,
     write_json,
     write_text,
@@ -260,10 +261,15 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
 
 
 def keep_tokenizer(run: Run, source: Path) -> None:
-    """Copy the tokenizer into the run folder, so that the run can be read without the cache."""
+    """Copy the tokenizer into the run folder, so that the run can be read without the cache.
+
+    Raises: DataError if another one lies there.
+    """
     path = run.path / "tokenizer.json"
     if not path.exists():
         write_bytes(path, source.read_bytes())
+    elif sha256_file(path) != sha256_file(source):
+        raise DataError(f"{path}: is not the tokenizer the run was made with, which is {source}")
 
 
 def list_runs(output_dir: Path) -> list[Run]:

@@ -23,7 +23,14 @@ from glu_bench import schema
 from glu_bench.data.order import BatchOrder, make_order
 from glu_bench.data.prepared import OnProgress, TokenSet, prepare_tokens
 from glu_bench.device import keep_fp32_exact, make_autocast, resolve_train
-from glu_bench.errors import ConfigError, DataError, DivergedError, GluBenchError, InterruptedRunError
+from glu_bench.errors import (
+    ConfigError,
+    DataError,
+    DivergedError,
+    GluBenchError,
+    InterruptedRunError,
+    explain_memory,
+)
 from glu_bench.evaluate.loss import HeldOutLoss
 from glu_bench.evaluate.perplexity import evaluate_stream
 from glu_bench.faults import name_run, reach
@@ -91,6 +98,9 @@ def train_run(
         "vocab_size": vocab_size,
         "splits": tokens.manifest["splits"],
     }
+    if any(tokens.manifest["overlap_bytes"].values()):
+        facts["overlap_bytes"] = tokens.manifest["overlap_bytes"]
+    remarks += tokens.describe_overlap()
     if ranks.size > 1:
         facts |= {"parallel": ranks.mode, "n_ranks": ranks.size}
     facts["run_id"] = make_run_id(config, facts)
@@ -158,10 +168,9 @@ def _note_failure(run: Run) -> Iterator[None]:
     except (InterruptedRunError, DivergedError):
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        write_json(
-            run.path / "failure.json", {"status": "failed", "reason": f"{type(error).__name__}: {reason}"}
-        )
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(explain_memory(error) or f"{type(error).__name__}: {line}")
+        write_json(run.path / "failure.json", {"status": "failed", "reason": reason})
         raise
 
 
