@@ -184,7 +184,7 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
         with initialize_config_dir(version_base="1.3", config_dir=str(find_config_root())):
             composed = compose(config_name="config", overrides=words)
         return _finish(composed)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:
         raise ConfigError(_explain_omegaconf(error)) from None
     except HydraException as error:
         cause: BaseException = error
@@ -213,7 +213,7 @@ def _assemble(overrides: Iterable[Override]) -> Config:
         place[name] = _plain_value(override)
     try:
         return _finish(OmegaConf.merge(OmegaConf.structured(Config), tree))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, OverflowError) as error:
         raise ConfigError(_explain_omegaconf(error)) from None
 
 
@@ -410,7 +410,7 @@ def _check_override(override: Override, roots: Sequence[Path]) -> None:
                 _check_type(name, value)
     elif name.rpartition(".")[0] in ARGUMENT_KEYS:
         for value in values:  # a constant of a variant's function: variant.gate_args.beta
-            number = isinstance(value, int | float) and not isinstance(value, bool)
+            number = type(value) is float or (type(value) is int and value.bit_length() < 1024)
             if not number and not override.is_range_sweep():
                 raise ConfigError(f"{name}={value}: expected a number")
     else:
@@ -427,7 +427,7 @@ def _check_type(dotted: str, value: Any) -> None:
     fits = (
         (value is None and types.NoneType in allowed)
         or (isinstance(value, bool) and (bool in allowed or dotted == "train.compile"))
-        or (isinstance(value, int) and not isinstance(value, bool) and (int in allowed or float in allowed))
+        or (type(value) is int and (int in allowed or (float in allowed and value.bit_length() < 1024)))
         or (isinstance(value, float) and float in allowed)
         or (str in allowed and isinstance(value, str | int | float))
         or (isinstance(value, list) and typing.get_origin(annotation) is list)

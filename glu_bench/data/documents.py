@@ -68,7 +68,8 @@ def list_files(patterns: list[str]) -> list[Path]:
             path.lstat()
         except (OSError, ValueError) as error:
             if getattr(error, "errno", None) not in (errno.ENOENT, errno.ENOTDIR):
-                raise DataError(f"data.files={pattern}: cannot be a file's name ({error})") from None
+                reason = getattr(error, "strerror", None) or error
+                raise DataError(f"data.files={pattern}: cannot be read ({reason})") from None
         if path.is_dir():
             matches = [
                 inner

@@ -201,3 +201,12 @@ def straight(tiny_words: list[str], tmp_path_factory: pytest.TempPathFactory) ->
     ended = Processes(folder).run(*tiny_command(tiny_words))
     assert ended.code == 0, ended.err
     return worth_of(find_run(folder / "outputs"))
+
+
+def check_refused(ended: Ended, code: int, *parts: str) -> None:
+    """A command ended with this code and one line on stderr that has all these parts."""
+    assert (ended.code, ended.out) == (code, ""), ended.err
+    (line,) = ended.err.splitlines()
+    assert line.startswith("glu-bench: ")
+    for part in parts:
+        assert part in line
