@@ -373,7 +373,7 @@ def _parse_overrides(words: Iterable[str]) -> list[Override]:
             raise ConfigError(f"'{word}': settings are written KEY=VALUE, such as variant=swiglu{hint}")
         try:
             parsed.append(parser.parse_override(word))
-        except HydraException as error:
+        except (HydraException, ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
                 f"'{word}': {reason}; quote a value with special signs: \"key='a b'\""

@@ -101,6 +101,8 @@ def test_e5_the_smallest_text(
     check_text(folder, "the text is 2 documents of 56 bytes, too few different ones to hold any out")
 
 
+# the JSON reader of datasets leaves its file to the garbage collector when it gives up
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_e6_bytes_that_are_no_text(
     tiny_train: TinyTrain,
     call_command: Command,
@@ -119,14 +121,14 @@ def test_e6_bytes_that_are_no_text(
     offset = f"byte 0xef at offset {len(text_path.read_bytes()) + 2:,}"
     check_refused(tiny_train(f"data.files={path}"), 3, str(path), "not UTF-8", offset)
     path.write_bytes(gzip.compress(text_path.read_bytes()))
-    check_text(path, str(path), "a NUL at byte 4")  # of its header: flags, then a time of 0 or not
+    check_text(path, str(path), "a NUL at byte 3")  # the flags of its header
     path.write_bytes(b"text\0more")
     check_text(path, "binary, a NUL at byte 4")
     path.write_bytes("a\ud800".encode("utf-8", errors="surrogatepass"))
     check_text(path, "not UTF-8, byte 0xed at offset 1")
     rows = tmp_path / "a.jsonl"
     rows.write_text('{"text": "whole"}\n{"text": "a\\ud800"}\n')
-    check_text(rows, str(rows))
+    check_text(rows, str(rows), "surrogate", "in row 1")
     fingerprints = set()
     for ends in ("\n", "\r\n"):
         path.write_bytes(text_path.read_text().replace("\n", ends).encode())

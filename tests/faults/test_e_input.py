@@ -84,7 +84,8 @@ def test_e2_a_value_out_of_range(processes: Processes, call_command: Command, tm
         (f"train.eval_every={'9' * 400}", "train.eval_every=9999", ">= 1 and <= 9.22337e+18"),
         (f"optim.weight_decay={'9' * 400}", "optim.weight_decay", "expected a number >= 0"),
         (f"variant.gate_args.beta={'9' * 400}", "variant.gate_args.beta", "expected a number"),
-        (f"seed={'9' * 5000}", "seed=9999"),
+        (f"seed={'9' * 5000}", "seed=9999", "4300 digits"),
+        (f"optim.lr={'[' * 2000}", "optim.lr=[["),
         ("model=nosuch", "model=nosuch: no such model; known: deep, large"),
     ):
         there = ("--output-dir", str(tmp_path / "outputs"))
