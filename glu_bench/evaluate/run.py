@@ -59,13 +59,7 @@ def find_stream(run: Run, split: str, files: Sequence[str] = ()) -> TokenStream:
         return whole_stream(list(files), config.data.column, run.load_tokenizer())
     tokens = prepare_tokens(config)
     check_fingerprint(run, tokens)
-    own, found = run.environment(), tokens.tokenizer
-    if own.get("tokenizer_fingerprint") != found.fingerprint:
-        raise DataError(
-            f"{run.run_id}: the tokenizer differs, {found.vocab_size} ids and fingerprint "
-            f"{found.fingerprint[:12]} here, {own.get('vocab_size')} and "
-            f"{str(own.get('tokenizer_fingerprint'))[:12]} when it was trained"
-        )
+    run.check_tokenizer(tokens.tokenizer, f"{run.run_id}: the text's tokenizer")
     return tokens.stream(split)
 
 

@@ -165,13 +165,21 @@ class Run:
         from glu_bench.data.prepared import load_prepared_tokenizer
 
         tokenizer = load_prepared_tokenizer(self.path, self.config().tokenizer)
-        recorded = self.environment().get("tokenizer_fingerprint")
-        if tokenizer.fingerprint != recorded:
-            raise DataError(
-                f"{self.path}/tokenizer.json: {tokenizer.vocab_size} ids, fingerprint "
-                f"{tokenizer.fingerprint[:12]}; the run was trained with {str(recorded)[:12]}"
-            )
+        self.check_tokenizer(tokenizer, f"{self.path}/tokenizer.json")
         return tokenizer
+
+    def check_tokenizer(self, tokenizer: Tokenizer, where: str) -> None:
+        """Refuse a tokenizer that is not the one the run was trained with.
+
+        Raises: DataError with both sizes and fingerprints.
+        """
+        facts = self.environment()
+        n_ids, recorded = facts.get("vocab_size"), facts.get("tokenizer_fingerprint")
+        if (tokenizer.vocab_size, tokenizer.fingerprint) != (n_ids, recorded):
+            raise DataError(
+                f"{where}: {tokenizer.vocab_size} ids, fingerprint {tokenizer.fingerprint[:12]}; "
+                f"the run was trained with {n_ids} ids, {str(recorded)[:12]}"
+            )
 
     def list_steps(self) -> list[int]:
         """The steps of its checkpoints, lowest first.

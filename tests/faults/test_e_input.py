@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from glu_bench.config import find_config_root
+from glu_bench.data.prepared import prepare_tokens
 from glu_bench.runs.checkpoint import check_checkpoint, list_checkpoints
 from glu_bench.runs.folder import Run
-from tests.conftest import Command, command_line
+from tests.conftest import Command, TinyConfig, command_line
 from tests.faults.conftest import Fault, Processes, TinyTrain, check_refused, find_run, snapshot, tiny_command
 
 HUGE = 10**20
@@ -172,7 +173,12 @@ def test_e10_a_device_that_is_not_there(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_e11_too_little_memory(
-    tiny_words: list[str], processes: Processes, tiny_train: TinyTrain, fault: Fault, tmp_path: Path
+    tiny_words: list[str],
+    tiny_config: TinyConfig,
+    processes: Processes,
+    tiny_train: TinyTrain,
+    fault: Fault,
+    tmp_path: Path,
 ) -> None:
     """200 MB of addresses beyond what is there after all imports, for a model of width 8192; and for
     the resume of a run of 20 million parameters.
@@ -185,6 +191,7 @@ def test_e11_too_little_memory(
         command = [sys.executable, "-c", SHORT, str(200 * 10**6), *tiny_command(tiny_words, *words)]
         return processes.run(command=command)
 
+    prepare_tokens(tiny_config())  # what reads texts is large, and is not what memory is short for here
     ended = run_short("model.d_model=8192", "model.n_heads=64")
     check_refused(ended, 6, "out of memory", "a smaller model.d_model")
     run = Run(find_run(tmp_path / "outputs"))
