@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 
 import pytest
 
 from glu_bench import errors
-from glu_bench.errors import InterruptedRunError, suggest
+from glu_bench.errors import InterruptedRunError, explain_memory, suggest
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,24 @@ def test_an_interrupted_run_exits_as_a_shell_reports_the_signal(number: int, exi
 def test_suggest_names_the_nearest_word_and_says_nothing_of_far_ones() -> None:
     assert suggest("swigloo", ["relu", "swiglu"]) == "; did you mean 'swiglu'?"
     assert suggest("quux", ["relu", "swiglu"]) == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 268 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+)
+def test_a_shortage_of_memory_is_known_by_its_words(error: Exception) -> None:
+    found = explain_memory(error)
+    assert found is not None
+    assert found.exit_code == 6
+    assert str(found).startswith("out of memory: ")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape"), errors.DataError("out of memory.txt: not there")])
+def test_another_error_is_no_shortage_of_memory(error: Exception) -> None:
+    assert explain_memory(error) is None

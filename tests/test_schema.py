@@ -206,6 +206,10 @@ def test_a_variant_that_agrees_with_itself_passes(fields: dict[str, Any]) -> Non
         ({**UNGATED, "activation_args": {"t": math.inf}}, r"activation_args\.t=inf: must be a finite number"),
         ({**GATED, **SWISH, "learned": ["gate.bet"]}, r"learned gate\.bet: .*did you mean 'gate\.beta'"),
         ({**GATED, **SWISH, "learned_per_unit": ["beta"]}, "what can be learned: gate.beta, mult, offset"),
+        (
+            {**UNGATED, "activation_args": {"beta": 1.0, "eps": 1e-6}, "learned": ["activation.eps"]},
+            r"learned activation\.eps: no such argument; what can be learned: activation\.beta",
+        ),
         ({**UNGATED, "learned": ["mult"]}, "learned mult: .*what can be learned: none here"),
         ({**UNGATED, "learned": ["gate.beta"]}, "no such argument"),
         ({**GATED, "learned": ["mult", "mult"]}, "mult is learned twice"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from glu_bench.errors import DataError, explain_memory
+from glu_bench.errors import DataError
 from glu_bench.faults import reach
 from glu_bench.files import (
     explain_disk,
@@ -138,8 +138,7 @@ def check_checkpoint(path: Path, run_id: str | None = None) -> int:
 def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
     """Read a checkpoint after verifying every file against the manifest.
 
-    Raises: DataError if a file is missing, altered, a link, or of another run or format; ResourceError
-    if there is too little memory.
+    Raises: DataError if a file is missing, altered, a link, or of another run or format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -149,8 +148,7 @@ def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
         model = load_file(path / "model.safetensors")
         optimizer = load_file(path / "optimizer.safetensors")
     except SafetensorError as error:
-        # a checkpoint that does not fit into memory is whole, and must not be set aside
-        raise explain_memory(error) or DataError(f"{path}: not readable ({error})") from None
+        raise DataError(f"{path}: not readable ({error})") from None
     return Checkpoint(path, step, model, optimizer, read_json(path / "state.json"))
 
 

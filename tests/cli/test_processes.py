@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -99,40 +98,6 @@ def test_a_reader_that_leaves_early_causes_no_traceback(finished_run: Run) -> No
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
     assert done.returncode == 0
-
-
-def test_a_closed_stdout_causes_no_traceback(tmp_path: Path) -> None:
-    command = " ".join(command_line("runs", "list", "--output-dir", "o"))
-    done = subprocess.run(
-        ["bash", "-c", f"{command} >&-"],
-        cwd=tmp_path,
-        env=command_env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-
-
-def test_a_bare_environment_without_home_colours_or_utf8_works(
-    finished_run: Run, run_command: Command
-) -> None:
-    env = [
-        *[("HOME", None), ("TERM", "dumb"), ("COLUMNS", "20"), ("NO_COLOR", "1")],
-        *[("LANG", "C"), ("LC_ALL", "C"), ("PYTHONIOENCODING", "ascii"), ("PYTHONUTF8", "0")],
-    ]
-    ended = run_command("sample", str(finished_run.path), "--tokens", "60", "--json", env=env)
-    assert ended.code == 0, ended.err
-    assert json.loads(ended.out)["tokens"] == 60
-    assert ended.out.isascii()
-
-
-def test_mistakes_exit_with_their_code_and_one_line(run_command: Command) -> None:
-    ended = run_command("train", "optim.lrr=3")
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err.count("\n") == 1
-    assert ended.err.startswith("glu-bench: optim.lrr=3: no such key")
 
 
 def test_help_is_quick_and_needs_no_torch(run_command: Command) -> None:

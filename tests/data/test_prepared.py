@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import random
 import shutil
 import subprocess
@@ -202,6 +203,15 @@ def test_a_damaged_cache_is_made_anew(
     damage(whole.folder / name)
     made = prepare(text_path)
     assert {path: (made.folder / path).read_bytes() for path in content} == content
+
+
+def test_a_flipped_bit_is_found_whatever_the_files_time_says(prepare: Prepare, text_path: Path) -> None:
+    path = prepare(text_path).folder / "train.bin"
+    info, content = path.stat(), path.read_bytes()
+    _flip(path)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    prepare(text_path)
+    assert path.read_bytes() == content
 
 
 def test_a_preparation_that_was_killed_leaves_nothing_that_counts(

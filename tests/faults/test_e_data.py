@@ -56,6 +56,7 @@ def make_documents(folder: Path, n_tokens: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_e5_a_text_of_no_use(
     tiny_train: TinyTrain, processes: Processes, check_text: Refused, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_e5_the_smallest_text(
     check_text(folder, "the text is 2 documents of 56 bytes, too few different ones to hold any out")
 
 
+@pytest.mark.slow
 # the JSON reader of datasets leaves its file to the garbage collector when it gives up
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_e6_bytes_that_are_no_text(
@@ -302,8 +304,7 @@ def test_e15_no_connection(
 
     Exit 3 without a wait, and that it is offline and not in the cache; nothing half-made is kept.
     """
-    alone = ["unshare", "-rn", "true"]
-    if processes.start(command=alone).wait() != 0:
+    if processes.run(command=["unshare", "-rn", "true"]).code != 0:
         pytest.skip("no namespace without a network can be made here")
     for words, said in (
         (("data=hub", "data.path=own/nosuch"), "own/nosuch: offline (HF_HUB_OFFLINE) and not in the cache"),
