@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -24,7 +25,7 @@ from glu_bench.cli.status import status
 from glu_bench.cli.sweep import sweep
 from glu_bench.cli.train import train
 from glu_bench.cli.variants import variants
-from glu_bench.errors import GluBenchError, explain_memory, show_controls
+from glu_bench.errors import ConfigError, GluBenchError, explain_memory, show_controls
 
 app = typer.Typer(
     name="glu-bench",
@@ -78,6 +79,8 @@ def main() -> None:
         shortage = explain_memory(error)
         if shortage is not None:
             _leave(str(shortage), shortage.exit_code)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # any of a command's paths
+            _leave(f"{error.filename}: not a usable name ({error.strerror})", ConfigError.exit_code)
         raise
 
 

@@ -174,7 +174,8 @@ class Run:
         Raises: DataError with both sizes and fingerprints.
         """
         facts = self.environment()
-        n_ids, recorded = facts.get("vocab_size"), facts.get("tokenizer_fingerprint")
+        n_ids = facts.get("vocab_size", tokenizer.vocab_size)
+        recorded = facts.get("tokenizer_fingerprint")
         if (tokenizer.vocab_size, tokenizer.fingerprint) != (n_ids, recorded):
             raise DataError(
                 f"{where}: {tokenizer.vocab_size} ids, fingerprint {tokenizer.fingerprint[:12]}; "

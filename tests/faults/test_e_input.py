@@ -347,6 +347,7 @@ def test_e14_a_path_with_an_odd_name(
     too_long = "x" * 256
     ended = call_command(*tiny_command(tiny_words), "--output-dir", too_long)
     check_refused(ended, 2, "not a usable name")
+    check_refused(call_command("runs", "list", "--output-dir", too_long), 2, "not a usable name")
     ended = call_command(*tiny_command(tiny_words, f"data.files={too_long}"), "--output-dir", "new")
     check_refused(ended, 3, f"data.files={too_long}: cannot be read (File name too long)")
     assert set(tmp_path.rglob("*")) == before
