@@ -122,15 +122,18 @@ class _Pool:
         self.stopping = False
 
     def hear(self, number: int, frame: object) -> None:
-        """A signal to this process: the runs get it too and save."""
+        """A signal to this process: no more is started, and the runs save."""
         self.signal = number
-        self.stop(number)
+        self.stop()
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Start no more, and ask those in flight to save and end."""
+    def stop(self) -> None:
+        """Start no more, and ask those in flight to save and end.
+
+        Always by SIGTERM: SIGINT is an exception while Python starts, and exits with 1.
+        """
         self.stopping = True
         for flight in self.flights.values():
-            flight.process.send_signal(number)
+            flight.process.terminate()
 
     def kill(self) -> None:
         """End every process at once."""
@@ -191,7 +194,7 @@ class _Pool:
             process = _start(self.plan, planned, slot, self.extra_words)
             self.flights[planned] = _Flight(process=process, slot=slot, began=time.monotonic())
             if self.stopping:  # since this run was begun
-                process.send_signal(self.signal or signal.SIGTERM)
+                process.terminate()
             yield RunStarted(
                 planned, "its result.json was torn or edited and does not count" if torn else None
             )

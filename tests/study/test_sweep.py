@@ -152,7 +152,7 @@ def test_a_signal_ends_the_runs_in_flight_and_begins_no_other(
         consume()
     assert caught.value.exit_code == exit_code
     assert started == plan.runs[:1]
-    assert [f"killed by signal {int(number)}," in str(reason) for reason in reasons] == [True]
+    assert reasons == ["killed by signal 15, SIGTERM"]
     assert signal.getsignal(number) is before
 
 
@@ -177,7 +177,7 @@ def test_a_run_that_is_begun_while_a_signal_comes_hears_it_too(
 
     with pytest.raises(InterruptedRunError, match="1 runs not begun"):
         consume()
-    assert reasons == ["killed by signal 2, SIGINT"]
+    assert reasons == ["killed by signal 15, SIGTERM"]
 
 
 def test_breaking_off_leaves_no_process_behind(behave: Behave) -> None:
