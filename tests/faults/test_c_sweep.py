@@ -17,7 +17,15 @@ from glu_bench.runs.folder import Run
 from glu_bench.runs.record import add_checksum, read_rows
 from glu_bench.study.plan import load_plan, make_plan
 from tests.conftest import Ended, Train
-from tests.faults.conftest import Fault, Processes, newest_checkpoint, snapshot, tiny_command, worth_of
+from tests.faults.conftest import (
+    LIMIT_S,
+    Fault,
+    Processes,
+    newest_checkpoint,
+    snapshot,
+    tiny_command,
+    worth_of,
+)
 
 LONG = ("train.checkpoint_every=50", "train.eval_every=1000", "train.eval_tokens=16")
 
@@ -45,7 +53,7 @@ def at(point: str, seed: int) -> str:
     return f"{point}@swiglu-pico-text-s{seed}-"
 
 
-def wait_until(seen: Callable[[], Any], limit_s: float = 120) -> Any:
+def wait_until(seen: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
     """What a look at the disk gives once it gives anything."""
     until = time.monotonic() + limit_s
     while not (found := seen()):
@@ -231,7 +239,7 @@ def test_c7_two_sweeps_at_once(processes: Processes, tiny_words: list[str], tmp_
     words = grid(tiny_words, *LONG, "train.steps=400", "seed=0,1,2", "--json", "--quiet", "-j", "1")
     both = [processes.start(*words) for _ in range(2)]
     records: dict[str, set[tuple[int, int]]] = {}
-    until = time.monotonic() + 60
+    until = time.monotonic() + LIMIT_S
     while any(one.poll() is None for one in both) and time.monotonic() < until:
         for path in (tmp_path / "outputs").glob("runs/*/result.json"):
             seen = path.stat()
