@@ -273,8 +273,7 @@ def judge_run(plan: Plan, planned: PlannedRun, code: int, reason: str | None = N
     A failure that the run could not record itself is recorded; `reason` says why it was ended.
     """
     run, log = plan.run(planned), log_path(plan, planned)
-    if code < 0:
-        _sweep_up(run)
+    _sweep_up(run)
     if run.outcome() == "complete":
         return RunEnded(planned, "complete", None, log)
     if reason is not None:
@@ -305,7 +304,7 @@ def _judge_killed(run: Run, planned: PlannedRun, number: int, log: Path) -> RunE
 
 
 def _sweep_up(run: Run) -> None:
-    """Delete what a killed process was writing, unless another one is at it."""
+    """Delete what a process left behind that was killed, unless another one is at work there."""
     if run.path.is_dir():
         with contextlib.suppress(BusyError), hold_lock(run.path, timeout_s=0):
             remove_strays(run.path)
