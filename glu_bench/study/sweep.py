@@ -193,7 +193,7 @@ class _Pool:
             torn = (self.plan.run(planned).path / "result.json").exists()
             process = _start(self.plan, planned, slot, self.extra_words)
             self.flights[planned] = _Flight(process=process, slot=slot, began=time.monotonic())
-            if self.stopping:  # since this run was begun
+            if self.signal is not None:  # it came while this run was begun
                 process.terminate()
             yield RunStarted(
                 planned, "its result.json was torn or edited and does not count" if torn else None
