@@ -28,7 +28,10 @@ POINTS = (
     "ckpt.before_purge",
     "result.before_rename",
 )
-ACTIONS = ("kill9", "term", "stop", "raise", "enospc", "exit0", "exit3", "segv", "sleep", "nan")
+ACTIONS = (
+    *("kill9", "term", "stop", "raise", "enospc", "exit0", "exit3", "exit9", "leave0", "leave3"),
+    *("segv", "sleep", "nan"),
+)
 SIGNALS = {"kill9": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
 
 _passed: Counter[str] = Counter()
@@ -44,7 +47,7 @@ def name_run(run_id: str) -> None:
 def reach(point: str) -> bool:
     """Break here if a test asked for it; True if the caller is to spoil its number instead (nan).
 
-    Raises: RuntimeError or OSError, whichever was asked for.
+    Raises: RuntimeError, OSError or SystemExit, whichever was asked for.
     """
     if os.environ.get("GLU_BENCH_TESTING") != "1" or "GLU_BENCH_FAULT" not in os.environ:
         return False
@@ -69,8 +72,10 @@ def _break(point: str, action: str) -> bool:
         raise RuntimeError(f"asked to fail at {point}")
     elif action == "enospc":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    elif action in ("exit0", "exit3"):
+    elif action.startswith("exit"):
         os._exit(int(action[-1]))
+    elif action.startswith("leave"):  # as sys.exit does, through every `finally`
+        raise SystemExit(int(action[-1]))
     elif action == "segv":
         ctypes.string_at(0)
     elif action == "sleep":

@@ -59,10 +59,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def remove_strays(folder: Path) -> None:
-    """Delete what `write_bytes` was writing in a folder when its process was killed."""
+    """Delete what a process was writing in a folder when it was killed: files, and folders of them."""
     for stray in folder.glob(".*.tmp"):
         pid = stray.name.split(".")[-2]
-        if pid.isdecimal() and not _is_alive(int(pid)):
+        if not pid.isdecimal() or _is_alive(int(pid)):
+            continue
+        if stray.is_dir() and not stray.is_symlink():
+            shutil.rmtree(stray, ignore_errors=True)
+        else:
             stray.unlink(missing_ok=True)
 
 

@@ -265,5 +265,8 @@ def test_what_a_killed_process_was_writing_is_deleted(
     own = tmp_path / ".notes.tmp"
     for path in (stray, alive, own):
         path.write_text("half")
+    folder = tmp_path / f".step-00000002.{ended.pid}.tmp"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("half")
     remove_strays(tmp_path)
     assert sorted(path for path in tmp_path.iterdir()) == sorted([alive, own])

@@ -129,9 +129,17 @@ class Run:
         return read_record(path)
 
     def failure(self) -> dict[str, Any] | None:
-        """How the run ended badly, if it did and said so."""
+        """How the run ended badly, if it did and said so; a broken note is a failure as well."""
         path = self.path / "failure.json"
-        return read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            found = read_json(path)
+        except DataError as error:
+            return {"status": "failed", "reason": str(error)}
+        if found.get("status") not in ("diverged", "failed") or "reason" not in found:
+            return {"status": "failed", "reason": f"{path}: not a note of a failure"}
+        return found
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl."""

@@ -7,6 +7,7 @@ and two of them at once share the work: a run belongs to whoever holds its folde
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from glu_bench.errors import BusyError, InterruptedRunError
-from glu_bench.files import is_locked, make_folder, write_json
+from glu_bench.errors import BusyError, DataError, InterruptedRunError
+from glu_bench.files import hold_lock, is_locked, make_folder, remove_strays, write_json
 from glu_bench.runs.folder import Run
 from glu_bench.study.plan import Plan, PlannedRun
 from glu_bench.study.slots import Slot
@@ -26,6 +27,9 @@ from glu_bench.train.stop import end_with_parent
 POLL_S = 0.2
 ALONE = (Slot(),)  # one run at a time, on all cores
 GRACE_S = 10.0  # from asking a run to save and end until it is killed
+# asked to end, by a code of its own after saving, or by the signal itself where nothing was to be saved
+ASKED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+ASKED_CODES = (*(-number for number in ASKED), *(128 + number for number in ASKED))
 
 
 @dataclass(frozen=True)
@@ -118,15 +122,18 @@ class _Pool:
         self.stopping = False
 
     def hear(self, number: int, frame: object) -> None:
-        """A signal to this process: the runs get it too and save."""
+        """A signal to this process: no more is started, and the runs save."""
         self.signal = number
-        self.stop(number)
+        self.stop()
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """Start no more, and ask those in flight to save and end."""
+    def stop(self) -> None:
+        """Start no more, and ask those in flight to save and end.
+
+        Always by SIGTERM: SIGINT is an exception while Python starts, and exits with 1.
+        """
         self.stopping = True
         for flight in self.flights.values():
-            flight.process.send_signal(number)
+            flight.process.terminate()
 
     def kill(self) -> None:
         """End every process at once."""
@@ -186,6 +193,8 @@ class _Pool:
             torn = (self.plan.run(planned).path / "result.json").exists()
             process = _start(self.plan, planned, slot, self.extra_words)
             self.flights[planned] = _Flight(process=process, slot=slot, began=time.monotonic())
+            if self.signal is not None:  # it came while this run was begun
+                process.terminate()
             yield RunStarted(
                 planned, "its result.json was torn or edited and does not count" if torn else None
             )
@@ -249,7 +258,10 @@ def list_words(run: Run, planned: PlannedRun, slot: Slot) -> list[str]:
     """The settings of a run in a slot. One that began keeps its thread count: another changes the bits."""
     if any(word.startswith("train.threads=") for word in planned.words):
         return list(planned.words)
-    n_threads = run.environment().get("n_threads") if run.path.exists() else None
+    try:
+        n_threads = run.environment().get("n_threads")
+    except DataError:
+        n_threads = None  # broken; its process will say so, and no other run is harmed
     if isinstance(n_threads, int):
         return [*planned.words, f"train.threads={n_threads}"]
     return [*planned.words, *slot.words]
@@ -261,24 +273,42 @@ def judge_run(plan: Plan, planned: PlannedRun, code: int, reason: str | None = N
     A failure that the run could not record itself is recorded; `reason` says why it was ended.
     """
     run, log = plan.run(planned), log_path(plan, planned)
+    _sweep_up(run)
     if run.outcome() == "complete":
         return RunEnded(planned, "complete", None, log)
     if reason is not None:
         _record_failure(run, reason)
         return RunEnded(planned, "timeout", reason, log)
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = " (possibly out of memory)" if -code == signal.SIGKILL else ""
-        return RunEnded(planned, "failed", f"killed by signal {-code}, {name}{hint}", log)
+        return _judge_killed(run, planned, -code, log)
     failure = run.failure() if run.path.exists() else None
     if failure is not None:
         return RunEnded(planned, str(failure["status"]), str(failure["reason"]), log)
-    if code in (130, 143):
+    if code in ASKED_CODES:
         return RunEnded(planned, "interrupted", f"exit {code}", log)
     lines = log.read_text(errors="replace").strip().splitlines()
     reason = f"exit {code}: {lines[-1] if lines else 'no output'}"
     _record_failure(run, reason)
     return RunEnded(planned, "failed", reason, log)
+
+
+def _judge_killed(run: Run, planned: PlannedRun, number: int, log: Path) -> RunEnded:
+    """What to call a run that a signal ended: only a crash of its own is on record, and would come again."""
+    reason = f"killed by signal {number}, {signal.Signals(number).name}"
+    if -number in ASKED_CODES:
+        return RunEnded(planned, "interrupted", reason, log)
+    if number == signal.SIGKILL:
+        return RunEnded(planned, "failed", f"{reason} (possibly out of memory)", log)
+    _record_failure(run, reason)
+    return RunEnded(planned, "failed", reason, log)
+
+
+def _sweep_up(run: Run) -> None:
+    """Delete what a process left behind that was killed, unless another one is at work there."""
+    if run.path.is_dir():
+        with contextlib.suppress(BusyError), hold_lock(run.path, timeout_s=0):
+            remove_strays(run.path)
+            remove_strays(run.checkpoints)
 
 
 def _record_failure(run: Run, reason: str) -> None:

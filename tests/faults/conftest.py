@@ -25,6 +25,7 @@ import pytest
 from tests.conftest import Ended, command_env, command_line
 from tests.faults.table import row_of
 
+LIMIT_S = 240.0  # for a command on a machine that does other work; none takes a tenth of it
 MARK = "GLU_BENCH_FAULT_TEST"  # in the environment of all that a test starts
 # what two runs of one configuration may differ in: time, and what machine and moment give
 FLEETING = (
@@ -63,13 +64,13 @@ class Processes:
         return subprocess.Popen(command, env=own, **(given | options))
 
     def run(
-        self, *words: str, env: dict[str, str | None] | None = None, limit_s: float = 60, **options: Any
+        self, *words: str, env: dict[str, str | None] | None = None, limit_s: float = LIMIT_S, **options: Any
     ) -> Ended:
         """glu-bench until it ends, and what is still running of it then; a hang fails the test."""
         process = self.start(*words, env=env, **options)
         return self.end(process, limit_s)
 
-    def end(self, process: Any, limit_s: float = 60) -> Ended:
+    def end(self, process: Any, limit_s: float = LIMIT_S) -> Ended:
         """How a started process ends within a time limit; it must leave no process behind."""
         try:
             out, err = process.communicate(timeout=limit_s)

@@ -330,6 +330,17 @@ def test_a_diverged_run_says_so(train: Train, tmp_path: Path) -> None:
     assert failure["step"] > 1
 
 
+@pytest.mark.parametrize(
+    "text", ['{"status": ', "[]", "{}", '{"status": "complete"}', '{"status": "failed"}']
+)
+def test_a_broken_note_of_a_failure_is_a_failure(text: str, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text("{}")
+    (tmp_path / "failure.json").write_text(text)
+    run = Run(tmp_path)
+    assert (run.status(), run.outcome()) == ("failed", "failed")
+    assert "failure.json: " in (run.failure() or {})["reason"]
+
+
 def test_restarting_leaves_configuration_and_environment_alone(train: Train, tmp_path: Path) -> None:
     train()
     (run,) = list_runs(tmp_path)
