@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +55,11 @@ def train_in_pieces(start: Callable[..., Ended], fault: Fault, *words: str, stop
     assert ended.code == 0, ended.err
 
 
+def replace_words(words: Sequence[str], *others: str) -> tuple[str, ...]:
+    """The words with these added, or in the place of those of the same key."""
+    return tuple({word.split("=", 1)[0]: word for word in (*words, *others)}.values())
+
+
 def list_differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
     """The parts in which two runs are worth something else."""
     return {part for part in one if one[part] != other[part]}
@@ -83,6 +87,7 @@ def test_a1_stopped_twice(
     assert list_differences(straight_30, worth_of(find_run(tmp_path / "outputs"))) == set()
 
 
+EVERY = [(f"variant={name}",) for name in list_group("variant")]
 GRID = [
     (f"variant={variant}", f"model.dropout={dropout}", f"train.grad_accum={n_micro}")
     for variant in ("relu", "swiglu", "xielu")
@@ -92,11 +97,9 @@ GRID = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [*[(f"variant={name}",) for name in list_group("variant")], *GRID], ids=" ".join
-)
+@pytest.mark.parametrize("words", [*EVERY, *GRID], ids=" ".join)
 def test_a2_stopped_twice_for_every_variant(words: tuple[str, ...], train: Train, tmp_path: Path) -> None:
-    """As A1, all starts in one process, for every variant; for three with and without dropout, with 1 and 3 micro-batches.
+    """As A1 in this process, for every variant, and for three with and without dropout and accumulation.
 
     Nothing differs but times.
     """
@@ -139,7 +142,7 @@ main()
 def test_a3_stopped_around_the_end_of_an_epoch(
     processes: Processes, fault: Fault, tiny_words: list[str], tiny_config: TinyConfig, tmp_path: Path
 ) -> None:
-    """A text of 7 blocks in batches of 3, stopped before the step that spans two epochs, and where an epoch ends with a step.
+    """A text of 7 blocks in batches of 3, stopped before a step that spans two epochs and at an epoch's end.
 
     Nothing differs from a run in one process, and the log of what was trained on holds each
     block once an epoch, in the same order.
@@ -246,7 +249,8 @@ def test_a4_a_resume_that_forgets_something(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A1 with a loader that leaves out one thing: optimiser, place in the schedule, generators, place in the data, recorded minimum, and others.
+    """A1 in this process, and a loader that leaves out one thing: optimiser, place in the schedule,
+    generators, place in the data, recorded minimum, and more.
 
     The comparison of A1 reports a difference, in all that the thing decides; with nothing left
     out it reports none.
@@ -319,10 +323,10 @@ def list_times(folder: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_a6_resumed_under_other_numerics(tiny_train: TinyTrain, fault: Fault, tmp_path: Path) -> None:
-    """A run stopped at step 3 is resumed with two threads, with another instruction set, and as two processes.
+    """A run is resumed with another number of threads, instruction set, or number of processes.
 
-    Exit 2 naming what differs and both values, nothing written; with --resume-inexact exit 0, and
-    the record says exact: false.
+    Exit 2 naming what differs and both values, and what the run has is untouched; with
+    --resume-inexact exit 0, and the record says exact: false.
     """
     assert tiny_train(env=fault("step.after_backward:term:3")).code == 143
     run = find_run(tmp_path / "outputs")
@@ -341,7 +345,7 @@ def test_a6_resumed_under_other_numerics(tiny_train: TinyTrain, fault: Fault, tm
         assert refused.code == 2, refused.err
         assert difference in refused.err
         assert "--resume-inexact" in refused.err
-        assert snapshot(run) | {"failure.json": ""} == before | {"failure.json": ""}
+        assert before.items() <= snapshot(run).items()
         allowed = tiny_train(*words, "--resume-inexact", "--output-dir", copied, env=env)
         assert allowed.code == 0, allowed.err
         assert find_run(tmp_path / copied).name == run.name
@@ -352,7 +356,7 @@ def test_a6_resumed_under_other_numerics(tiny_train: TinyTrain, fault: Fault, tm
 def test_a7_one_byte_of_the_text_changes(
     processes: Processes, tiny_train: TinyTrain, text_path: Path, tmp_path: Path
 ) -> None:
-    """One byte of the text is another one, and the same command is given again; then the first run is measured.
+    """One byte of the text changes, and the same command is given again; then the first run is measured.
 
     It is another run with another id, and the first one's folder is untouched; `eval` of the
     first exits 3 and says that the fingerprint differs.
@@ -408,7 +412,7 @@ def test_a9_the_least_held_out_loss_came_before_the_stop(
 
     The recorded minimum is still that of step 10; losses that are compared are the last ones.
     """
-    words = (*WORDS, "train.eval_every=10", "optim.lr=0.4")
+    words = replace_words(WORDS, "train.eval_every=10", "optim.lr=0.4")
     train_in_pieces(tiny_train, fault, *words, stops=(20,))
     run = find_run(tmp_path / "outputs")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -446,7 +450,7 @@ def read_losses(run: Path) -> list[tuple[int, float]]:
 def test_a11_saved_while_compiled_and_loaded_eagerly(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run under torch.compile, whose wrappers put _orig_mod into names, is stopped and goes on; then its model is loaded eagerly.
+    """A run under torch.compile, whose wrapper would put _orig_mod into names, is loaded eagerly.
 
     Every name in a checkpoint is one of the eager model's, and the eager model has the hash of
     the final record.
@@ -495,18 +499,18 @@ def test_a12_resumed_with_other_habits(
     tiny_train: TinyTrain,
     tmp_path: Path,
 ) -> None:
-    """A run stopped at step 9 goes on with batches gathered ahead, and logs, evaluates, saves and keeps at other steps.
+    """A resume that gathers batches ahead, as on a GPU, and logs, evaluates and saves at other steps.
 
-    No key of these is part of the run's id, so it is the same run; parameters, optimiser,
-    generators and final losses are those of a run that never changed.
+    There are no loader processes whose number could change. It is the same run, and parameters,
+    optimiser, generators and final losses are those of one that never changed its habits.
     """
     assert tiny_train(*WORDS, env=fault("step.after_backward:term:9")).code == 143
     habits = (
         *("train.log_every=7", "train.eval_every=4", "train.eval_tokens=32", "train.diagnostics=full"),
         *("train.checkpoint_every=3", "train.keep_checkpoints=1"),
     )
-    words = {word.split("=", 1)[0]: word for word in (*WORDS, *habits)}
-    command = [sys.executable, "-c", PREFETCH, *tiny_command(tiny_words, *words.values())]
+    words = replace_words(WORDS, *habits)
+    command = [sys.executable, "-c", PREFETCH, *tiny_command(tiny_words, *words)]
     ended = processes.run(command=command)
     assert ended.code == 0, ended.err
     changed = worth_of(find_run(tmp_path / "outputs"))
