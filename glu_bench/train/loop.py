@@ -266,7 +266,9 @@ def _train(
             loss_nats = math.nan
         losses_nats = [part for (part,) in ranks.gather(loss_nats)]
         loss_nats = sum(losses_nats)
-        if not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
+        # where the stream overflows, a norm divides by infinity: logits and gradients are all zero
+        dead = grad_norm == 0 < loss_nats
+        if dead or not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
             _diverge(
                 run, ranks, number, _say_divergence(losses_nats, grad_norm), "the weights were not updated"
             )

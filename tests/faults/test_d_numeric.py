@@ -84,7 +84,8 @@ def test_d1_no_number_at_step_12(
     is of step 12 or later.
     """
     (tmp_path / "late.py").write_text(PLUGIN)
-    ended = tiny_train(*words, "train.steps=20", "train.checkpoint_every=1", env=fault(*points))
+    env = fault(*points) if points else {}
+    ended = tiny_train(*words, "train.steps=20", "train.checkpoint_every=1", env=env)
     assert ended.code == 4, ended.err
     assert f"diverged at step 12, {reason}" in ended.err
     assert len(ended.err.splitlines()) == 1
@@ -96,22 +97,30 @@ def test_d1_no_number_at_step_12(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_steps", [3, 40])
-def test_d2_a_learning_rate_far_too_high(n_steps: int, tiny_train: TinyTrain, tmp_path: Path) -> None:
-    """optim.lr=1e6, for a few steps and for many.
+@pytest.mark.parametrize(
+    ("lr", "n_steps", "code"),
+    [
+        pytest.param("1e3", 2, 0, id="short"),
+        pytest.param("1e6", 2, 4, id="overflow in the forward pass"),
+        pytest.param("1e6", 40, 4, id="long"),
+    ],
+)
+def test_d2_a_learning_rate_far_too_high(
+    lr: str, n_steps: int, code: int, tiny_train: TinyTrain, tmp_path: Path
+) -> None:
+    """A learning rate of 1000 or 1e6, for a few steps and for many.
 
-    A few end complete and marked unstable, many with exit 4; never plain success, and every
-    number on disk is finite.
+    The run ends complete and marked unstable, or with exit 4; never as plain success, not even
+    where overflow makes all logits zero and the loss a fine ln 257. Every number on disk is finite.
     """
-    ended = tiny_train("optim.lr=1e6", f"train.steps={n_steps}", "train.checkpoint_every=1")
+    ended = tiny_train(f"optim.lr={lr}", f"train.steps={n_steps}", "train.checkpoint_every=1")
     run = find_run(tmp_path / "outputs")
     check_finite(run)
-    if n_steps == 3:
-        assert ended.code == 0, ended.err
+    assert ended.code == code, ended.err
+    if code == 0:
         assert load_strictly((run / "result.json").read_text())["unstable"]
         assert "the training loss ended above where it began" in ended.out
     else:
-        assert ended.code == 4
         assert "diverged at step" in ended.err
         assert Run(run).status() == "diverged"
         assert not (run / "result.json").exists()
@@ -167,7 +176,7 @@ def test_d5_a_loss_whose_perplexity_overflows(
     `train`, `eval` and `compare` say >1e308, which is less than e^800 and about the greatest
     double; JSON is strict and says null; exit 0 and no traceback.
     """
-    ended = tiny_train("optim.lr=1e4", "train.steps=2")
+    ended = tiny_train("optim.lr=100", "train.steps=3")
     assert ended.code == 0, ended.err
     assert "test perplexity   >1e308" in ended.out
     run = find_run(tmp_path / "outputs")
@@ -208,10 +217,11 @@ def test_d6_seeds_that_diverged(processes: Processes, tiny_config: TinyConfig, t
     shuffled = random.Random(1).sample(names, len(names))
     first, other = (processes.run("compare", *given) for given in (names, shuffled))
     assert (first.code, first) == (0, other), first.err
-    rows = {line.split()[0]: line for line in first.out.splitlines() if line.split()}
+    lines = [line for line in first.out.splitlines() if "/5" in line or line.startswith(" gelu")]
+    rows = {line.split()[0]: line for line in lines}
     assert "4/5 (1 diverged)" in rows["swiglu"]
     assert "0/5 (5 diverged)" in rows["relu"]
-    assert list(rows).index("swiglu") < list(rows).index("gelu") < list(rows).index("relu")
+    assert list(rows) == ["swiglu", "gelu", "relu"]
     assert "note: swiglu: the mean is over 4 of 5 runs" in first.err
     assert "note: relu: the mean is over 0 of 5 runs" in first.err
     lines = [
