@@ -40,7 +40,7 @@ def late_steep(x):
 
 ACTIVATIONS = {"late_inf": late_inf, "late_steep": late_steep}
 """
-LATE = ("variant=relu", "variant.name=late", "--plugin", "late.py")
+LATE = ("variant=relu", "variant.name=late", "train.fast=false", "--plugin", "late.py")
 
 
 def load_strictly(text: str) -> Any:
@@ -171,7 +171,7 @@ def test_d4_nothing_to_train_on_or_to_score(
 def test_d5_a_loss_whose_perplexity_overflows(
     tiny_train: TinyTrain, processes: Processes, tiny_config: TinyConfig, tmp_path: Path
 ) -> None:
-    """A run that ends at thousands of nats per token, and a comparison of losses of 800 nats.
+    """A run that ends at thousands of nats per token, and a comparison with a loss of 800 nats.
 
     `train`, `eval` and `compare` say >1e308, which is less than e^800 and about the greatest
     double; JSON is strict and says null; exit 0 and no traceback.
@@ -188,14 +188,14 @@ def test_d5_a_loss_whose_perplexity_overflows(
     (found,) = load_strictly(measured.out)["runs"]
     assert (found["loss_nats"], found["perplexity"]) == (record["test_loss_nats"], None)
     make_run = maker_of_runs(tiny_config, tmp_path / "made")
-    for arm in ("gelu", "swiglu"):
-        make_run(arm, 0, 800.0)
+    for arm, loss_nats in (("gelu", 2.0), ("swiglu", 800.0)):
+        make_run(arm, 0, loss_nats)
     compared = processes.run("compare", "--output-dir", "made")
-    assert (compared.code, compared.out.count(">1e308")) == (0, 2), compared.err
+    assert (compared.code, compared.out.count(">1e308")) == (0, 1), compared.err
     compared = processes.run("compare", "--output-dir", "made", "--json")
     assert compared.code == 0, compared.err
     arms = load_strictly(compared.out)["tables"][0]["arms"]
-    assert [(arm["mean_loss_nats"], arm["perplexity"]) for arm in arms] == [(800.0, None)] * 2
+    assert (arms[1]["mean_loss_nats"], arms[1]["perplexity"]) == (800.0, None)
 
 
 @pytest.mark.slow
