@@ -29,7 +29,7 @@ class DataError(GluBenchError):
 
 
 class DivergedError(GluBenchError):
-    """Loss or gradient became NaN or infinite; training stopped before the update."""
+    """Loss, gradient or weights became NaN or infinite, or the gradient zero; nothing of that is kept."""
 
     exit_code = 4
 

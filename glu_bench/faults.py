@@ -19,6 +19,7 @@ from collections import Counter
 POINTS = (
     "run.begin",
     "step.after_backward",
+    "eval.after_val",
     "log.half_line",
     "ckpt.begin",
     "ckpt.tmp_half",

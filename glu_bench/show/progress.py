@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 
 from glu_bench.show.console import is_live, plain
 from glu_bench.show.loss_curve import LossCurve
-from glu_bench.show.numbers import duration, si
+from glu_bench.show.numbers import duration, fixed, si
 from glu_bench.train.events import Evaluating, Event, Logged, Started
 
 LINE_EVERY_S = 15.0  # between lines that no evaluation calls for
@@ -110,7 +110,7 @@ class TrainScreen:
     def _log(self, event: Logged) -> None:
         row = event.row
         if "val_loss_nats" in row:
-            self.val_text = f"{row['val_loss_nats']:.4f}"
+            self.val_text = fixed(row["val_loss_nats"])
         speed = si(row["tokens_per_s"])
         words = f"loss {row['loss_nats']:.4f}  val {self.val_text}  {speed} tok/s"
         if self.live and self.task is not None:

@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -237,6 +237,11 @@ def _train(
     def save() -> None:
         reach("ckpt.begin")
         weights, state = collect_weights(model, ranks), pack_tensors(model, optimizer, ranks)
+        # an update can overflow although loss and gradient were finite
+        broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+        if ranks.share(len(broken)):
+            reason = f"{broken[0] if broken else 'a tensor'} holds numbers that are not finite"
+            _diverge(run, ranks, progress.step, reason, "no checkpoint was written of this step")
         if ranks.writes:
             save_checkpoint(
                 run.checkpoints,
@@ -270,13 +275,11 @@ def _train(
             loss_nats = math.nan
         losses_nats = [part for (part,) in ranks.gather(loss_nats)]
         loss_nats = sum(losses_nats)
-        if not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
-            reason = _say_divergence(losses_nats, grad_norm)
-            if ranks.writes:
-                failure = {"status": "diverged", "step": number, "reason": reason}
-                write_json(run.path / "failure.json", failure)
-            raise DivergedError(
-                f"{run.run_id}: diverged at step {number}, {reason}; the weights were not updated"
+        # where the stream overflows, a norm divides by infinity: logits and gradients are all zero
+        dead = grad_norm == 0 < loss_nats
+        if dead or not (math.isfinite(loss_nats) and math.isfinite(grad_norm)):
+            _diverge(
+                run, ranks, number, _say_divergence(losses_nats, grad_norm), "the weights were not updated"
             )
         with profiler.region("optimiser"):
             optimizer.step()
@@ -300,8 +303,11 @@ def _train(
         if progress.step == 1:
             row["hidden_rms_at_init"] = hidden_rms
         if evaluated:
-            row["val_loss_nats"] = held_out("val", train.eval_tokens).loss_nats
-            progress.count_evaluation(row["val_loss_nats"])
+            val_loss_nats = held_out("val", train.eval_tokens).loss_nats
+            if reach("eval.after_val"):
+                val_loss_nats = math.nan
+            progress.count_evaluation(val_loss_nats)
+            row["val_loss_nats"] = val_loss_nats if math.isfinite(val_loss_nats) else None
         if logged:
             row |= diagnostics.read_units(model) if evaluated or number == 1 else {}
             row |= gradients
@@ -329,6 +335,9 @@ def _train(
     for split in ("val", "test"):
         yield Evaluating(split=split)
         found[split] = held_out(split)
+        loss_nats = found[split].loss_nats
+        if not math.isfinite(loss_nats):
+            _diverge(run, ranks, n_steps, f"{split} loss is {loss_nats}", "there is no result of it")
     weights = collect_weights(model, ranks)
     if not ranks.writes:
         ranks.wait()
@@ -360,6 +369,13 @@ def _load_latest(run: Run, ranks: Ranks) -> tuple[Checkpoint | None, list[str]]:
         return checkpoint, broken
     step = ranks.share(0)
     return (load_checkpoint(run.checkpoints / f"step-{step:08d}", run.run_id) if step else None), []
+
+
+def _diverge(run: Run, ranks: Ranks, step: int, reason: str, left: str) -> NoReturn:
+    """End a run whose numbers are none, with failure.json; all ranks call it together."""
+    if ranks.writes:
+        write_json(run.path / "failure.json", {"status": "diverged", "step": step, "reason": reason})
+    raise DivergedError(f"{run.run_id}: diverged at step {step}, {reason}; {left}")
 
 
 def _say_divergence(losses_nats: list[float], grad_norm: float) -> str:

@@ -23,7 +23,7 @@ from glu_bench.lm.decoder import Decoder, make_decoder
 from glu_bench.lm.init import init_weights
 from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 from glu_bench.runs.folder import Run, list_runs
-from glu_bench.train import result
+from glu_bench.train import loop, result
 from glu_bench.train.events import Evaluating, Finished, Logged, Started
 from glu_bench.train.loop import count_steps, train_run
 from glu_bench.train.optimizer import Optimizer, make_optimizer
@@ -287,6 +287,43 @@ def test_a_loss_or_gradient_that_is_no_number_ends_the_run_before_the_update(
     assert [checkpoint.step for checkpoint in checkpoints] == [1, 2, 3]
     assert all(tensor.isfinite().all() for c in checkpoints for tensor in c.model.values())
     assert not (run.path / "result.json").exists()
+
+
+def test_weights_that_an_update_made_infinite_are_never_saved(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, n_updates = Optimizer.step, []
+
+    def overflow(optimizer: Optimizer) -> None:
+        update(optimizer)
+        n_updates.append(1)
+        if len(n_updates) == 4:
+            with torch.no_grad():
+                optimizer.pieces[0].tensor.view(-1)[0] = math.inf
+
+    monkeypatch.setattr(Optimizer, "step", overflow)
+    with pytest.raises(DivergedError, match=r"diverged at step 4, \S+ holds numbers that are not finite"):
+        train()
+    run = only_run(tmp_path)
+    assert [path.name for path in list_checkpoints(run.checkpoints)] == ["step-00000002"]
+    assert run.status() == "diverged"
+
+
+def test_a_final_loss_that_is_no_number_is_no_result(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = loop.evaluate_stream
+
+    def spoil(*arguments: Any, **options: Any) -> Any:
+        found = measure(*arguments, **options)
+        whole = options["max_tokens"] is None and found.split == "test"
+        return dataclasses.replace(found, nats_per_window=found.nats_per_window * (math.nan if whole else 1))
+
+    monkeypatch.setattr(loop, "evaluate_stream", spoil)
+    with pytest.raises(DivergedError, match="diverged at step 6, test loss is nan"):
+        train()
+    assert only_run(tmp_path).status() == "diverged"
+    assert not (only_run(tmp_path).path / "result.json").exists()
 
 
 def test_a_diverged_run_is_not_tried_again_unless_restarted(
