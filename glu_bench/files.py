@@ -62,11 +62,12 @@ def remove_strays(folder: Path) -> None:
     """Delete what `write_bytes` was writing in a folder when its process was killed."""
     for stray in folder.glob(".*.tmp"):
         pid = stray.name.split(".")[-2]
-        if pid.isdecimal() and not _is_alive(int(pid)):
+        if pid.isdecimal() and not is_alive(int(pid)):
             stray.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
