@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -53,6 +54,33 @@ def keep_fp32_exact() -> None:
     fast is trained in bf16, which says so in its settings and its run id.
     """
     torch.set_float32_matmul_precision("highest")
+
+
+def repeat_bits() -> None:
+    """Have torch choose algorithms that give the same bits each time, in this process from now on.
+
+    What has no such algorithm raises, see `explain_unrepeatable`. A CPU takes the algorithms that it
+    takes anyway. Call before the first computation on a GPU.
+    Source: torch's notes on reproducibility, for both variables.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")  # no kernel chosen by a stopwatch
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+@contextlib.contextmanager
+def explain_unrepeatable() -> Iterator[None]:
+    """Turn torch's refusal of an operation under `repeat_bits` into DeviceError."""
+    try:
+        yield
+    except RuntimeError as error:
+        operation, found, _ = str(error).partition(" does not have a deterministic implementation")
+        if not found:
+            raise
+        raise DeviceError(
+            f"--deterministic: torch has no algorithm for {operation} here that gives the same bits each time"
+        ) from None
 
 
 def resolve_train(train: schema.Train) -> tuple[schema.Train, list[str]]:

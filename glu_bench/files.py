@@ -62,7 +62,7 @@ def remove_strays(folder: Path) -> None:
     """Delete what a process was writing in a folder when it was killed: files, and folders of them."""
     for stray in folder.glob(".*.tmp"):
         pid = stray.name.split(".")[-2]
-        if not pid.isdecimal() or _is_alive(int(pid)):
+        if not pid.isdecimal() or is_alive(int(pid)):
             continue
         if stray.is_dir() and not stray.is_symlink():
             shutil.rmtree(stray, ignore_errors=True)
@@ -70,7 +70,8 @@ def remove_strays(folder: Path) -> None:
             stray.unlink(missing_ok=True)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -28,6 +28,13 @@ Settings = Annotated[
 AllowUnmatched = Annotated[
     bool, typer.Option("--allow-unmatched", help="Accept an arm over 0.5 % off the baseline's parameters.")
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Only algorithms that give the same bits each time; refuse what has none. Slower on a GPU.",
+    ),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="A Python file with activation functions of your own; may be repeated."),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from glu_bench.cli.completion import complete_run
+from glu_bench.cli.diagnose import diagnose
 from glu_bench.cli.diff import diff
 from glu_bench.cli.import_runs import import_runs
 from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
@@ -18,6 +19,7 @@ from glu_bench.cli.verify import verify
 app = typer.Typer(help="Run folders.", no_args_is_help=True, rich_markup_mode=None)
 app.command()(diff)
 app.command()(verify)
+app.command(name="doctor")(diagnose)
 app.command(name="import")(import_runs)
 app.command()(prune)
 app.command()(publish)

@@ -13,6 +13,7 @@ from glu_bench.cli.options import (
     AllowUnmatched,
     AsJson,
     ConfigDir,
+    Deterministic,
     OutputDir,
     Plugins,
     Quiet,
@@ -60,6 +61,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and what it will cost, and stop.")
     ] = False,
+    deterministic: Deterministic = False,
     allow_unmatched: AllowUnmatched = False,
     plugin: Plugins = None,
     config_dir: ConfigDir = None,
@@ -90,6 +92,7 @@ def sweep(
             )
     load_plugins(plugin or [])
     options = ["--allow-unmatched"] if allow_unmatched else []
+    options += ["--deterministic"] if deterministic else []
     options += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
     extra = [*options, *(["--config-dir", str(config_dir.resolve())] if config_dir else [])]
     limits = Limits(

@@ -14,6 +14,7 @@ from glu_bench.cli.options import (
     AllowUnmatched,
     AsJson,
     ConfigDir,
+    Deterministic,
     OutputDir,
     Plugins,
     Quiet,
@@ -38,6 +39,7 @@ def train(
     resume_inexact: Annotated[
         bool, typer.Option("--resume-inexact", help="Resume under other threads, instructions or processes.")
     ] = False,
+    deterministic: Deterministic = False,
     allow_unmatched: AllowUnmatched = False,
     plugin: Plugins = None,
     config_dir: ConfigDir = None,
@@ -77,6 +79,7 @@ def train(
             resume_inexact=resume_inexact,
             restart=restart,
             profile=profile,
+            deterministic=deterministic,
         )
         if finished is not None:
             _show(finished, as_json, quiet)
@@ -92,6 +95,7 @@ def _run(
     resume_inexact: bool,
     restart: bool,
     profile: bool,
+    deterministic: bool,
 ) -> Finished | None:
     """The run's end; None on a rank that only helps."""
     from glu_bench.allocator import keep_freed_memory
@@ -129,6 +133,7 @@ def _run(
                 resume_inexact=resume_inexact,
                 restart=restart,
                 profile=profile,
+                deterministic=deterministic,
                 on_prepare=screen.prepare,
                 ranks=ranks,
             ):

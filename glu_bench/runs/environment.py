@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ import torch
 PACKAGES = ("glu-bench", "torch", "numpy", "datasets", "hydra-core", "omegaconf", "safetensors", "scipy")
 
 
-def read_environment(device: str) -> dict[str, Any]:
-    """Facts about this process and machine that may explain a difference in results."""
+def read_environment(device: str, compiled: bool = False) -> dict[str, Any]:
+    """Facts about this process and machine that may explain a difference in results.
+
+    `deterministic` says whether torch was held to algorithms that give the same bits each time,
+    `bits_depend_on` which of these facts may change the last bits elsewhere all the same.
+    """
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -28,10 +33,44 @@ def read_environment(device: str) -> dict[str, Any]:
         "fp32_matmul": torch.backends.cuda.matmul.fp32_precision,  # ieee: no tf32
         **_read_commit(),
     }
+    depends = ["cpu", "cpu_capability", "n_threads", "versions.torch", "versions.numpy"]
     if device.startswith("cuda"):
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda
+        facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        depends += ["gpu", "cuda", "cudnn"]
+    elif compiled:
+        facts["compiler"] = _read_compiler()
+        depends.append("compiler")
+    facts["deterministic"] = torch.are_deterministic_algorithms_enabled()
+    facts["bits_depend_on"] = depends
     return facts
+
+
+def read_numerics() -> dict[str, Any]:
+    """What changes the last bits of a sum in this process: a resume under other values is not exact."""
+    numerics = {
+        "n_threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
+    used_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if used_gpu and torch.are_deterministic_algorithms_enabled():
+        numerics["deterministic"] = True  # other algorithms there, the same ones on a CPU
+    return numerics
+
+
+def _read_compiler() -> str | None:
+    """The first line of what the C++ compiler says of itself; torch.compile builds kernels with it."""
+    named = os.environ.get("CXX")
+    program = next(filter(None, map(shutil.which, [named] if named else ["g++", "clang++", "c++"])), None)
+    if program is None:
+        return None
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.split("\n")[0].strip() or None
 
 
 def _find_version(package: str) -> str | None:

@@ -99,7 +99,9 @@ class Run:
             raise DataError(f"{self.path}: not a run folder, there is no config.yaml")
         config = configuration.read_config(path)
         facts = self.environment()
-        begun = "run_id" in facts
+        begun = (self.path / "environment.json").exists()
+        if begun and not isinstance(facts.get("run_id"), str):  # nothing would be held against it
+            raise DataError(f"{self.path}/environment.json: gives no run_id")
         if not begun:
             facts = {"data_fingerprint": "", "tokenizer_fingerprint": "", **facts}
         try:

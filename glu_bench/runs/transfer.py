@@ -174,10 +174,7 @@ def _verify(folder: Path) -> str:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise DataError(problems[0] + more)
-    environment = run.environment()
-    if not isinstance(environment.get("run_id"), str):  # without it nothing was hashed
-        raise DataError(f"{folder}/environment.json: gives no run_id")
-    return str(environment["run_id"])
+    return run.run_id
 
 
 def _find_difference(source: Path, final: Path, files: list[Path]) -> str | None:

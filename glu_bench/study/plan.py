@@ -99,8 +99,7 @@ def plan_cells(
             raise ConfigError(f"the same run twice: {' '.join(seen[run_id].words)} and {' '.join(words)}")
         seen[run_id] = PlannedRun(run_id, tuple(words), identity, config)
         runs.append(seen[run_id])
-    grid = dump_json({"runs": [planned.run_id for planned in runs]})
-    sweep_id = name or f"sweep-{sha256_bytes(grid.encode())[:10]}"
+    sweep_id = name or name_grid([planned.run_id for planned in runs])
     if "/" in sweep_id or sweep_id.startswith("."):
         raise ConfigError(f"--name {sweep_id}: a plain folder name, without '/' or a leading '.'")
     plan = Plan(sweep_id, output_dir / "sweeps" / sweep_id, runs)
@@ -120,6 +119,11 @@ def plan_cells(
     if write:
         _write_plan(plan)
     return plan
+
+
+def name_grid(run_ids: Sequence[str]) -> str:
+    """The id of a sweep that was given no name: it stands for its runs, in their order."""
+    return f"sweep-{sha256_bytes(dump_json({'runs': list(run_ids)}).encode())[:10]}"
 
 
 def load_plan(folder: Path) -> Plan:

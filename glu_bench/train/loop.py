@@ -22,7 +22,13 @@ import torch
 from glu_bench import schema
 from glu_bench.data.order import BatchOrder, make_order
 from glu_bench.data.prepared import OnProgress, TokenSet, prepare_tokens
-from glu_bench.device import keep_fp32_exact, make_autocast, resolve_train
+from glu_bench.device import (
+    explain_unrepeatable,
+    keep_fp32_exact,
+    make_autocast,
+    repeat_bits,
+    resolve_train,
+)
 from glu_bench.errors import (
     ConfigError,
     DataError,
@@ -71,11 +77,13 @@ def train_run(
     resume_inexact: bool = False,
     restart: bool = False,
     profile: bool = False,
+    deterministic: bool = False,
     on_prepare: OnProgress | None = None,
     ranks: Ranks = ALONE,
 ) -> Iterator[Event]:
     """Train, or go on, or return what is finished; `profile` as in train/profile.py.
 
+    `deterministic` holds torch to algorithms that give the same bits each time, in all of this process.
     Raises: DivergedError, InterruptedRunError (saved, resumable), LostRankError, and whatever else of
     errors.py keeps the run from going on.
     """
@@ -87,11 +95,13 @@ def train_run(
     train, remarks = resolve_train(ranks.place(config.train))
     config = dataclasses.replace(config, train=train)
     keep_fp32_exact()
+    if deterministic:
+        repeat_bits()
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     tokens = ranks.after_first(lambda: prepare_tokens(config, on_prepare))
     vocab_size = tokens.tokenizer.vocab_size
-    facts = read_environment(train.device) | {
+    facts = read_environment(train.device, train.compile == "true") | {
         "data_fingerprint": tokens.data_fingerprint,
         "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
         "plugins": find_plugins(config.variant),
@@ -108,7 +118,7 @@ def train_run(
     order = make_order(tokens.stream("train"), config.model.seq_len, train.batch_size, config.seed)
     for split in ("val", "test"):
         tokens.stream(split)  # an empty one is refused before anything is written
-    with ranks.explain_loss():
+    with explain_unrepeatable(), ranks.explain_loss():
         ranks.connect(train.device)
         ranks.check_same(_list_shared(config, facts))
         run = Run(output_dir / "runs" / facts["run_id"])
@@ -135,7 +145,7 @@ def train_run(
             (run.path / "failure.json").unlink(missing_ok=True)
             write_run(run.path)
             watch = Profiler(run.path if profile else None, config, order)
-            with _note_failure(run), ranks.explain_loss(), watch:
+            with _note_failure(run), explain_unrepeatable(), ranks.explain_loss(), watch:
                 yield from _train(
                     config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks, watch
                 )

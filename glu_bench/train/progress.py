@@ -14,6 +14,7 @@ from glu_bench.errors import ConfigError, DataError
 from glu_bench.lm.decoder import Decoder
 from glu_bench.ranks import ALONE, Ranks
 from glu_bench.runs.checkpoint import Checkpoint
+from glu_bench.runs.environment import read_numerics
 from glu_bench.runs.folder import load_weights
 from glu_bench.train.optimizer import Optimizer, pack_optimizer, unpack_optimizer
 
@@ -129,13 +130,10 @@ def pack_state(progress: Progress, ranks: Ranks = ALONE) -> dict[str, Any]:
     return dataclasses.asdict(progress) | _numerics_of_process(ranks)
 
 
-_ALONE = {"n_ranks": 1, "parallel": "single"}  # what a state that does not say so was made with
+# what a state that does not say so was made with
+_ALONE = {"n_ranks": 1, "parallel": "single", "deterministic": False}
 
 
 def _numerics_of_process(ranks: Ranks) -> dict[str, Any]:
     """What changes the last bits of a sum: a resume under other values is not exact."""
-    return {
-        "n_threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-    } | ({"n_ranks": ranks.size, "parallel": ranks.mode} if ranks.size > 1 else {})
+    return read_numerics() | ({"n_ranks": ranks.size, "parallel": ranks.mode} if ranks.size > 1 else {})

@@ -15,11 +15,12 @@ from torch import Tensor
 from glu_bench import schema
 from glu_bench.device import find_peak
 from glu_bench.evaluate.loss import HeldOutLoss, perplexity
-from glu_bench.files import sha256_file, write_bytes
+from glu_bench.files import fsync_file, sha256_file, write_bytes
 from glu_bench.lm.counts import Counts
 from glu_bench.lm.decoder import Decoder
 from glu_bench.ranks import ALONE, Ranks
 from glu_bench.runs.folder import Run
+from glu_bench.runs.integrity import CHECKSUMS, hash_parts
 from glu_bench.train.progress import Progress
 
 
@@ -71,6 +72,7 @@ def make_result(
 ) -> dict[str, Any]:
     """The final record; its keys are those of `train --json`."""
     assert progress.first_loss_nats is not None
+    fsync_file(run.metrics_path)  # the record vouches for it
     test, val = found["test"], found["val"]
     return {
         "run_id": run.run_id,
@@ -108,6 +110,7 @@ def make_result(
         "n_test_tokens": test.n_tokens,
         "n_test_bytes": test.n_bytes,
         "blocks_sha256": sha256_file(run.path / "blocks.safetensors"),
+        CHECKSUMS: hash_parts(run),
         "parameters_sha256": hash_weights(weights),
     }
 

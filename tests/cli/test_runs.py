@@ -82,6 +82,44 @@ def test_verify_exits_3_with_a_line_each(glu_bench: Command, outputs: Path) -> N
     assert read_object(ended.out)["runs"][0]["ok"] is False
 
 
+def test_doctor_exits_3_where_something_is_broken_alone(glu_bench: Command, outputs: Path) -> None:
+    run = Run(next((outputs / "runs").iterdir()))
+    ended = glu_bench("runs", "doctor")
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err == f"{outputs}: 1 sound\n"
+    last = list_checkpoints(run.checkpoints)[-1]
+    last.rename(last.with_name("corrupt-step-00000006"))
+    (run.path / "result.json").rename(run.path / "kept")
+    ended = glu_bench("runs", "doctor", run.path.name)
+    assert ended.code == 0
+    assert ended.out.startswith(f"unfinished {run.path}\n")
+    assert "\n  glu-bench train variant=swiglu model=pico data=text " in ended.out
+    assert "goes on from step 4" in ended.out
+    (run.path / "kept").rename(run.path / "result.json")
+    run.metrics_path.write_text("")
+    ended = glu_bench("runs", "doctor", "--json", "--quiet")
+    assert ended.code == 3
+    assert ended.err == "glu-bench: 1 of 2 are broken\n"
+    told = read_object(ended.out)
+    assert told["counts"]["broken"] == told["counts"]["leftover"] == 1
+    broken = told["findings"][0]
+    assert set(broken) == {"kind", "path", "state", "holds", "problems", "since", "mends"}
+    assert broken["problems"] == [f"{run.metrics_path}: content does not match result.json"]
+    assert set(broken["mends"][0]) == {"command", "effect"}
+    assert broken["since"].endswith("Z")
+
+
+def test_doctor_takes_a_folder_that_is_no_run_any_more(glu_bench: Command, outputs: Path) -> None:
+    run = next((outputs / "runs").iterdir())
+    (run / "config.yaml").unlink()
+    for name in (run.name, str(run)):
+        ended = glu_bench("runs", "doctor", name)
+        assert ended.code == 3
+        assert "config.yaml: not there" in ended.out
+    assert glu_bench("runs", "doctor", "nosuch").code == 2
+    assert glu_bench("runs", "doctor", "\0").code == 2
+
+
 def test_import_says_what_became_of_each(glu_bench: Command, call_command: Command, outputs: Path) -> None:
     run = next((outputs / "runs").iterdir())
     here = outputs.parent / "here"

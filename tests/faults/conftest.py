@@ -30,6 +30,7 @@ MARK = "GLU_BENCH_FAULT_TEST"  # in the environment of all that a test starts
 # what two runs of one configuration may differ in: time, and what machine and moment give
 FLEETING = (
     *("elapsed_s", "timed_elapsed_s", "timed_tokens", "tokens_per_s", "mfu", "peak_bytes", "record_sha256"),
+    "files_sha256",  # of metrics.jsonl, which holds times
 )
 
 _elapsed_s: dict[str, float] = defaultdict(float)

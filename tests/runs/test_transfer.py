@@ -14,7 +14,8 @@ from glu_bench.errors import ConfigError
 from glu_bench.runs import transfer
 from glu_bench.runs.checkpoint import list_checkpoints
 from glu_bench.runs.folder import Run, list_runs
-from glu_bench.runs.integrity import verify_run
+from glu_bench.runs.integrity import hash_parts, verify_run
+from glu_bench.runs.record import write_record
 from glu_bench.runs.transfer import find_foreign, import_runs
 
 
@@ -70,6 +71,8 @@ def test_another_run_of_the_same_id_is_refused(foreign: Path, tmp_path: Path) ->
     run_id = str(take_in(foreign, tmp_path / "here").run_id)
     rows = foreign / "runs" / run_id / "metrics.jsonl"
     rows.write_text(rows.read_text().replace('"loss_nats": ', '"loss_nats": 1'))
+    run = Run(rows.parent)
+    write_record(run.path / "result.json", run.result() | {"files_sha256": hash_parts(run)})
     before = tree(tmp_path / "here")
     done = take_in(foreign, tmp_path / "here")
     assert done.status == "refused"

@@ -27,7 +27,7 @@ from glu_bench.train.progress import Progress
 from glu_bench.train.stop import StopRequest
 from tests.conftest import StopAt, TinyConfig, Train, make_text
 
-TIMES = ("elapsed_s", "tokens_per_s", "peak_bytes")
+TIMES = ("elapsed_s", "tokens_per_s", "peak_bytes", "files_sha256")  # the last of rows that hold times
 
 
 def without_times(record: dict[str, Any]) -> dict[str, Any]:
