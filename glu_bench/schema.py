@@ -72,10 +72,10 @@ class Model:
     """The decoder around the feed-forward block."""
 
     preset: str = key("label of the size, part of the run's id")
-    d_model: int = key("residual width D", low=2, high=1_000_000)
-    n_layers: int = key("blocks", low=1, high=10_000)
-    n_heads: int = key("attention heads H; D/H must be an even whole number", low=1, high=1_000_000)
-    seq_len: int = key("context length T in tokens", low=2, high=100_000_000)
+    d_model: int = key("residual width D", low=2, high=2**17)
+    n_layers: int = key("blocks", low=1, high=2**12)
+    n_heads: int = key("attention heads H; D/H must be an even whole number", low=1)
+    seq_len: int = key("context length T in tokens", low=2, high=2**18)
     ffn_bias: bool = key("biases in the feed-forward block, the same for every arm")
     tied_embeddings: bool = key("one matrix for token embedding and head")
     dropout: float = key("on the output of attention and feed-forward while training", low=0, below=1)
@@ -91,9 +91,9 @@ class Match:
         "params: FFN parameters of the ungated baseline; width: expansion*D for all; none: d_ff",
         choices=("params", "width", "none"),
     )
-    expansion: float = key("width of the ungated baseline over D", above=0, high=1000)
-    multiple_of: int = key("F is rounded to a multiple of this", low=1, high=1_000_000)
-    d_ff: int | None = key("F itself, for mode none", low=1, high=100_000_000)
+    expansion: float = key("width of the ungated baseline over D", above=0, high=1024)
+    multiple_of: int = key("F is rounded to a multiple of this", low=1, high=2**20)
+    d_ff: int | None = key("F itself, for mode none", low=1, high=2**27)
 
 
 @dataclass(kw_only=True)
@@ -174,8 +174,8 @@ class Train:
     tokens: int | None = key("budget in tokens", low=1, high=10**18)
     steps: int | None = key("budget in optimiser steps", low=1, high=10**12)
     epochs: float | None = key("budget in passes over the training split", above=0, high=1e9)
-    batch_size: int = key("sequences a step, whatever the accumulation", low=1, high=1_000_000)
-    grad_accum: int = key("micro-batches a step; divides batch_size", low=1, high=1_000_000)
+    batch_size: int = key("sequences a step, whatever the accumulation", low=1, high=2**24)
+    grad_accum: int = key("micro-batches a step; divides batch_size", low=1, high=2**24)
     precision: str = key(
         "auto: bf16 autocast where the device has it, else fp32", choices=("auto", "bf16", "fp32")
     )
@@ -184,7 +184,7 @@ class Train:
         "paths that are quicker or smaller and equal to rounding; false: the plain formulas", before=True
     )
     device: str = key("auto: cuda, mps, cpu in this order; or cpu, cuda, cuda:N, mps")
-    threads: int | None = key("CPU threads; null leaves the choice to torch", low=1, high=10_000)
+    threads: int | None = key("CPU threads; null leaves the choice to torch", low=1, high=2**12)
     log_every: int = key("steps between rows of metrics.jsonl", low=1)
     eval_every: int = key("steps between held-out losses", low=1)
     eval_tokens: int = key("tokens of the validation split in each of those", low=1)
