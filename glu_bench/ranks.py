@@ -32,6 +32,7 @@ from glu_bench.files import sha256_bytes
 from glu_bench.rules import check_shares
 
 POLL_S = 0.05
+STORE_FD = "GLU_BENCH_STORE_FD"  # set by the launcher for rank 0: a socket that listens already
 # how gloo, NCCL and the store say that a peer is gone; torch has no one class for it
 LOSS_WORDS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
 
@@ -84,14 +85,23 @@ class Ranks:
         """
         if self.size == 1:
             return make()
-        with explain_loss():
-            while self.rank > 0 and not self.store.check(["first"]):
-                time.sleep(POLL_S)  # in Python, where signals are heard
+        if self.rank > 0:
+            self._follow("first")
         made = make()
         if self.rank == 0:
-            with explain_loss():
-                self.store.set("first", "done")
+            self._follow("first")
         return made
+
+    def _follow(self, what: str) -> None:
+        """Say on rank 0 that it has come to a place, and wait on the others until it has.
+
+        However long that takes: it is a key of the store that they ask for, no message that times out.
+        """
+        with explain_loss():
+            if self.rank == 0:
+                self.store.set(what, "here")
+            while not self.store.check([what]):
+                time.sleep(POLL_S)  # in Python, where signals are heard
 
     def connect(self, device: str) -> None:
         """Form the group: NCCL between GPUs, gloo between CPUs.
@@ -177,8 +187,13 @@ class Ranks:
                 collected[name] = whole.cpu().contiguous()
         return collected
 
-    def share(self, number: int) -> int:
-        """Rank 0's number, on every rank."""
+    def share(self, what: str, number: int = 0) -> int:
+        """Rank 0's number, on every rank, when all are here; for rank 0 they wait as long as it takes.
+
+        `what` names the place, and a place is passed once.
+        """
+        if self.size > 1:
+            self._follow(what)
         return int(self.gather(number)[0][0])
 
     def agree_stop(self, number: int | None) -> int | None:
@@ -186,11 +201,6 @@ class Ranks:
         if self.size == 1:
             return number
         return int(max(seen for (seen,) in self.gather(number or 0))) or None
-
-    def wait(self) -> None:
-        """Come back when all ranks have come here."""
-        if self.size > 1:
-            self.gather(0)
 
 
 ALONE = Ranks()
@@ -215,7 +225,7 @@ def join_ranks(parallel: schema.Parallel) -> Iterator[Ranks]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name may resolve to nowhere
     with explain_loss():
         try:
-            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=parallel.timeout_s)))
+            store = _open_store(timedelta(seconds=parallel.timeout_s))
         except dist.DistNetworkError as error:
             if "EADDRINUSE" not in str(error):
                 raise
@@ -232,6 +242,26 @@ def join_ranks(parallel: schema.Parallel) -> Iterator[Ranks]:
     )
     if dist.is_initialized():  # not after an error: it would wait for those who left
         dist.destroy_process_group()
+
+
+def _open_store(timeout: timedelta) -> Any:
+    """torch's key-value store, which rank 0 serves.
+
+    On the socket that our launcher left it, which hears this machine alone. torch's own would
+    listen on all addresses, as it does where others start the ranks.
+    """
+    listener = os.environ.pop(STORE_FD, None)
+    if listener is None:
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        return store
+    return dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        int(os.environ["WORLD_SIZE"]),
+        is_master=True,
+        timeout=timeout,
+        master_listen_fd=int(listener),
+    )
 
 
 def is_rank() -> bool:
