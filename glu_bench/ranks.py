@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -95,13 +96,21 @@ class Ranks:
     def _follow(self, what: str) -> None:
         """Say on rank 0 that it has come to a place, and wait on the others until it has.
 
-        However long that takes: it is a key of the store that they ask for, no message that times out.
+        However long that takes, as long as its store answers them.
         """
         with explain_loss():
             if self.rank == 0:
                 self.store.set(what, "here")
-            while not self.store.check([what]):
-                time.sleep(POLL_S)  # in Python, where signals are heard
+                return
+            # torch waits for the answer of a process that was stopped without end: a thread does
+            asking = ThreadPoolExecutor(max_workers=1)
+            try:
+                while not asking.submit(self.store.check, [what]).result(self.timeout_s):
+                    time.sleep(POLL_S)
+            except TimeoutError:
+                raise LostRankError("another process of the run does not answer (rank 0's store)") from None
+            finally:
+                asking.shutdown(wait=False)
 
     def connect(self, device: str) -> None:
         """Form the group: NCCL between GPUs, gloo between CPUs.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import time
 from collections.abc import Sequence
@@ -15,16 +14,22 @@ from glu_bench.runs.checkpoint import check_checkpoint, list_checkpoints
 from tests.faults.conftest import Processes, tiny_command
 
 TIMEOUT_S = 8
-TWO = (
-    *("parallel=ddp", "parallel.devices=2", f"parallel.timeout_s={TIMEOUT_S}", "train.batch_size=8"),
-    *("train.steps=20", "train.eval_every=10", "train.checkpoint_every=5", "train.keep_checkpoints=9"),
+TWO = ("parallel=ddp", "parallel.devices=2", f"parallel.timeout_s={TIMEOUT_S}")
+STEPS = (
+    *("train.steps=20", "train.batch_size=8", "train.eval_every=10"),
+    *("train.checkpoint_every=5", "train.keep_checkpoints=9"),
 )
 LONG = ("train.steps=9000", "train.eval_every=9000", "train.checkpoint_every=9000")
 
 
 def command_of_two(tiny_words: list[str], *words: str) -> list[str]:
-    """The words behind glu-bench that train the tiny run by two processes; later words replace earlier ones."""
-    settings = {word if word.startswith("-") else word.split("=", 1)[0]: word for word in (*TWO, *words)}
+    """The words that train the tiny run by two processes; later words replace earlier ones."""
+    return command_of_one(tiny_words, *TWO, *words)
+
+
+def command_of_one(tiny_words: list[str], *words: str) -> list[str]:
+    """The words that train the run of the tests of group G by one process."""
+    settings = {word.split("=", 1)[0]: word for word in (*STEPS, *words)}
     return tiny_command(tiny_words, *settings.values())
 
 
@@ -96,11 +101,3 @@ def read_failure(run: Path) -> str:
     failure = read_json(run / "failure.json")
     assert failure["status"] == "failed"
     return str(failure["reason"])
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process exists."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False

@@ -180,7 +180,7 @@ def test_g5_the_rank_that_saves_is_killed(
     Exit 7, and the checkpoint before is whole; each time the same command goes on from it, at
     last to the bits of the undisturbed run of two.
     """
-    words = command_of_two(tiny_words, "train.checkpoint_every=1")
+    words = command_of_two(tiny_words, "train.checkpoint_every=1", "train.keep_checkpoints=2")
     kept = 0
     for point in CKPT_POINTS:  # each start saves one step before it dies in the next
         ended = processes.run(*words, env=fault(f"{point}:kill9:2", rank=0))

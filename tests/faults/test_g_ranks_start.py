@@ -7,16 +7,16 @@ import math
 import signal
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from glu_bench.files import read_json
-from tests.conftest import make_text
-from tests.faults.conftest import Fault, Processes, find_run, tiny_command
+from tests.conftest import Train, make_text
+from tests.faults.conftest import Fault, Processes, find_run
 from tests.faults.ranks import (
     LONG,
-    TWO,
+    STEPS,
+    command_of_one,
     command_of_two,
     find_port,
     list_listening,
@@ -25,7 +25,6 @@ from tests.faults.ranks import (
     wait_for_rows,
 )
 
-ONE = [word for word in TWO if not word.startswith("parallel")]
 LOOPBACK = {"0100007F", "0" * 24 + "01000000", "0000000000000000FFFF00000100007F"}
 
 
@@ -73,14 +72,13 @@ def test_g10_few_blocks_for_two_ranks(
     """
     path = tmp_path / "short.txt"
     path.write_text(make_text(28))
-    few = (f"data.files={path}", "model.seq_len=64", "train.batch_size=2", f"parallel={mode}")
-    ended = processes.run(*command_of_two(tiny_words, *few))
+    few = (f"data.files={path}", "model.seq_len=64", "train.batch_size=2")
+    ended = processes.run(*command_of_two(tiny_words, *few, f"parallel={mode}"))
     assert ended.code == 0, ended.err
     run = find_run(tmp_path / "outputs")
     n_batches = math.ceil(read_json(run / "result.json")["n_test_tokens"] / 64 / 2)
     assert n_batches % 2
-    words = tiny_command(tiny_words, *ONE, *few[:-1], "--output-dir", "alone")
-    assert processes.run(*[word for word in words if word != ONE[0]]).code == 0
+    assert processes.run(*command_of_one(tiny_words, *few, "--output-dir", "alone")).code == 0
     assert read_losses(run) == pytest.approx(read_losses(find_run(tmp_path / "alone")), abs=1e-5)
 
 
@@ -147,7 +145,7 @@ def test_g12_another_number_of_processes_goes_on(
     Exit 2 naming both numbers; with --resume-inexact exit 0, `exact` false, and the losses are
     those of one process to 1e-5.
     """
-    one = tiny_command(tiny_words, *ONE)
+    one = command_of_one(tiny_words)
     two = command_of_two(tiny_words, f"parallel={mode}")
     assert processes.run(*one, "--output-dir", "straight").code == 0
     for first, second, there, here in ((two, one, 2, 1), (one, two, 1, 2)):
@@ -166,14 +164,14 @@ def test_g12_another_number_of_processes_goes_on(
 
 
 def test_g13_two_processes_train_the_run_of_one(
-    processes: Processes, tiny_words: list[str], tmp_path: Path, train: Any
+    processes: Processes, tiny_words: list[str], tmp_path: Path, train: Train
 ) -> None:
     """Two processes with 4 sequences each, and one with 8, without dropout.
 
     The same run id; losses and gradient norms of all steps agree to 1e-5, not to the bit, as the
     README says. Nothing but the run is left.
     """
-    train(*ONE, output_dir=tmp_path / "alone")
+    train(*STEPS, output_dir=tmp_path / "alone")
     ended = processes.run(*command_of_two(tiny_words), "--json")
     assert (ended.code, ended.err) == (0, "")
     assert json.loads(ended.out)["tokens"] == 20 * 8 * 16
