@@ -36,10 +36,8 @@ def read_losses(run: Path) -> list[float]:
     return [row[name] for row in rows for name in ("loss_nats", "grad_norm")] + ends
 
 
-@pytest.mark.parametrize(
-    ("differs", "code"),
-    [("configuration", 2), pytest.param("text", 3, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("differs", "code"), [("configuration", 2), ("text", 3)])
 def test_g9_ranks_see_something_else(
     differs: str, code: int, processes: Processes, tiny_words: list[str], tmp_path: Path
 ) -> None:
@@ -64,7 +62,7 @@ def test_g9_ranks_see_something_else(
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_g10_few_blocks_for_two_ranks(
-    mode: str, processes: Processes, tiny_words: list[str], tmp_path: Path
+    mode: str, processes: Processes, tiny_words: list[str], tmp_path: Path, train: Train
 ) -> None:
     """A text whose held-out windows two ranks cannot share evenly.
 
@@ -78,7 +76,7 @@ def test_g10_few_blocks_for_two_ranks(
     run = find_run(tmp_path / "outputs")
     n_batches = math.ceil(read_json(run / "result.json")["n_test_tokens"] / 64 / 2)
     assert n_batches % 2
-    assert processes.run(*command_of_one(tiny_words, *few, "--output-dir", "alone")).code == 0
+    train(*STEPS, *few, output_dir=tmp_path / "alone")
     assert read_losses(run) == pytest.approx(read_losses(find_run(tmp_path / "alone")), abs=1e-5)
 
 
@@ -136,19 +134,18 @@ def test_g11_two_runs_at_the_same_time(processes: Processes, tiny_words: list[st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
 def test_g12_another_number_of_processes_goes_on(
-    mode: str, processes: Processes, fault: Fault, tiny_words: list[str], tmp_path: Path
+    processes: Processes, fault: Fault, tiny_words: list[str], tmp_path: Path, train: Train
 ) -> None:
-    """A run that two processes began is resumed by one, and one that a process began by two.
+    """A run that two processes began (fsdp) is resumed by one, and one that a process began by two (ddp).
 
     Exit 2 naming both numbers; with --resume-inexact exit 0, `exact` false, and the losses are
     those of one process to 1e-5.
     """
-    one = command_of_one(tiny_words)
-    two = command_of_two(tiny_words, f"parallel={mode}")
-    assert processes.run(*one, "--output-dir", "straight").code == 0
-    for first, second, there, here in ((two, one, 2, 1), (one, two, 1, 2)):
+    train(*STEPS, output_dir=tmp_path / "straight")
+    one, two = command_of_one(tiny_words), command_of_two(tiny_words)
+    sharded = command_of_two(tiny_words, "parallel=fsdp")
+    for first, second, there, here in ((sharded, one, 2, 1), (one, two, 1, 2)):
         output = ("--output-dir", f"from-{there}")
         stop = fault("step.after_backward:term:7", rank=there - 1)
         assert processes.run(*first, *output, env=stop).code == 143
