@@ -102,15 +102,8 @@ class Ranks:
             if self.rank == 0:
                 self.store.set(what, "here")
                 return
-            # torch waits for the answer of a process that was stopped without end: a thread does
-            asking = ThreadPoolExecutor(max_workers=1)
-            try:
-                while not asking.submit(self.store.check, [what]).result(self.timeout_s):
-                    time.sleep(POLL_S)
-            except TimeoutError:
-                raise LostRankError("another process of the run does not answer (rank 0's store)") from None
-            finally:
-                asking.shutdown(wait=False)
+            while not ask_store(lambda: self.store.check([what]), self.timeout_s):
+                time.sleep(POLL_S)
 
     def connect(self, device: str) -> None:
         """Form the group: NCCL between GPUs, gloo between CPUs.
@@ -234,7 +227,10 @@ def join_ranks(parallel: schema.Parallel) -> Iterator[Ranks]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name may resolve to nowhere
     with explain_loss():
         try:
-            store = _open_store(timedelta(seconds=parallel.timeout_s))
+            timeout = timedelta(seconds=parallel.timeout_s)
+            store = ask_store(
+                lambda: _open_store(timeout), parallel.timeout_s + 1.0
+            )  # torch's own words first
         except dist.DistNetworkError as error:
             if "EADDRINUSE" not in str(error):
                 raise
@@ -271,6 +267,24 @@ def _open_store(timeout: timedelta) -> Any:
         timeout=timeout,
         master_listen_fd=int(listener),
     )
+
+
+def ask_store(call: Callable[[], Made], timeout_s: float) -> Made:
+    """What a call of torch's store gives, if it does in time.
+
+    torch itself waits without end for a process that was stopped, or for a stranger on the port,
+    and hears no signal meanwhile; here a thread waits, which the end of the process takes along.
+    Raises: LostRankError.
+    """
+    asking = ThreadPoolExecutor(max_workers=1)
+    try:
+        return asking.submit(call).result(timeout_s)
+    except TimeoutError:
+        raise LostRankError(
+            f"another process of the run ended or does not answer (its store, for {timeout_s:g} s)"
+        ) from None
+    finally:
+        asking.shutdown(wait=False)
 
 
 def is_rank() -> bool:
