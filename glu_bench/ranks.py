@@ -228,9 +228,8 @@ def join_ranks(parallel: schema.Parallel) -> Iterator[Ranks]:
     with explain_loss():
         try:
             timeout = timedelta(seconds=parallel.timeout_s)
-            store = ask_store(
-                lambda: _open_store(timeout), parallel.timeout_s + 1.0
-            )  # torch's own words first
+            # torch's own words first, where it has some
+            store = ask_store(lambda: _open_store(timeout), parallel.timeout_s + 1.0)
         except dist.DistNetworkError as error:
             if "EADDRINUSE" not in str(error):
                 raise
