@@ -94,7 +94,7 @@ def test_g11_the_port_is_taken(processes: Processes, tiny_words: list[str]) -> N
         first, second = (processes.end(process, 20) for process in started)
     assert (first.code, second.code) == (7, 7)
     assert first.err == f"glu-bench: rank 0: port {port} is taken by another program (EADDRINUSE)\n"
-    assert "another process of the run ended or does not answer" in second.err
+    assert "another process of the run ended or does not answer" in second.err.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -107,8 +107,7 @@ def test_g11_the_address_is_wrong(address: str, processes: Processes, tiny_words
     started = start_by_hand(processes, [command_of_two(tiny_words)] * 2, find_port(), address)
     for ended in [processes.end(process, 20) for process in started]:
         assert ended.code == 7, ended.err
-        assert "another process of the run ended or does not answer" in ended.err
-        assert ended.err.count("\n") == 1
+        assert "another process of the run ended or does not answer" in ended.err.splitlines()[-1]
 
 
 @pytest.mark.slow
