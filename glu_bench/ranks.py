@@ -258,7 +258,7 @@ def _open_store(timeout: timedelta) -> Any:
     if listener is None:
         store, _, _ = next(rendezvous("env://", timeout=timeout))
         return store
-    return dist.TCPStore(
+    return dist.TCPStore(  # type: ignore[attr-defined]  # public, says its documentation
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         int(os.environ["WORLD_SIZE"]),
