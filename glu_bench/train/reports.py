@@ -102,9 +102,12 @@ def end_as_rank(output_dir: Path) -> Iterator[None]:
     folder = Path(os.environ[FOLDER])
     make_folder(folder)
     try:
-        with contextlib.suppress(BrokenPipeError):  # `glu-bench … | head`: nobody reads on
+        try:
             yield
             sys.stdout.flush()  # here, where a full disk under it is an error like any other
+        except (BrokenPipeError, SystemExit) as leaving:  # `glu-bench … | head`: nobody reads on
+            if getattr(leaving, "code", None):
+                raise
         reach("rank.end")
     except BaseException as caught:
         error = explain_memory(caught) or caught
