@@ -105,9 +105,9 @@ def end_as_rank(output_dir: Path) -> Iterator[None]:
         try:
             yield
             sys.stdout.flush()  # here, where a full disk under it is an error like any other
-        except (BrokenPipeError, SystemExit) as leaving:  # `glu-bench … | head`: nobody reads on
-            if getattr(leaving, "code", None):
-                raise
+        except (BrokenPipeError, SystemExit) as leaving:
+            if not isinstance(leaving.__context__ or leaving, BrokenPipeError):
+                raise  # else nobody reads on, as in `glu-bench … | head`
         reach("rank.end")
     except BaseException as caught:
         error = explain_memory(caught) or caught
