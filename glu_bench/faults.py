@@ -3,8 +3,8 @@
     GLU_BENCH_TESTING=1 GLU_BENCH_FAULT=step.after_backward:kill9:12 GLU_BENCH_FAULT_RANK=1
 
 breaks the process of rank 1 when it is at that point for the 12th time. Several are separated
-by commas; with @swiglu-pico behind it, only a run whose id begins so. Without GLU_BENCH_TESTING=1
-every point is passed in silence.
+by commas, those of one point follow one another; with @swiglu-pico behind it, only a run whose
+id begins so. Without GLU_BENCH_TESTING=1 every point is passed in silence.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import Counter
 
 POINTS = (
     "run.begin",
+    "rank.end",
     "step.after_backward",
     "eval.after_val",
     "log.half_line",
@@ -31,8 +32,9 @@ POINTS = (
 )
 ACTIONS = (
     *("kill9", "term", "stop", "raise", "enospc", "exit0", "exit3", "exit9", "leave0", "leave3"),
-    *("segv", "sleep", "nan"),
+    *("segv", "pause", "sleep", "nan"),
 )
+PAUSE_S = 10.0  # longer than a test's parallel.timeout_s
 SIGNALS = {"kill9": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
 
 _passed: Counter[str] = Counter()
@@ -56,14 +58,15 @@ def reach(point: str) -> bool:
     if rank is not None and rank != os.environ.get("RANK", "0"):
         return False
     _passed[point] += 1
+    spoil = False
     for fault in os.environ["GLU_BENCH_FAULT"].split(","):
         what, _, whose = fault.partition("@")
         where, action, nth = (what + ":1").split(":")[:3]
         assert where in POINTS, where
         assert action in ACTIONS, action
         if where == point and _passed[point] == int(nth) and _run_id.startswith(whose):
-            return _break(point, action)
-    return False
+            spoil |= _break(point, action)
+    return spoil
 
 
 def _break(point: str, action: str) -> bool:
@@ -79,6 +82,6 @@ def _break(point: str, action: str) -> bool:
         raise SystemExit(int(action[-1]))
     elif action == "segv":
         ctypes.string_at(0)
-    elif action == "sleep":
-        time.sleep(3600)
+    elif action in ("pause", "sleep"):
+        time.sleep(PAUSE_S if action == "pause" else 3600)
     return action == "nan"

@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,6 +33,7 @@ from glu_bench.files import sha256_bytes
 from glu_bench.rules import check_shares
 
 POLL_S = 0.05
+STORE_FD = "GLU_BENCH_STORE_FD"  # set by the launcher for rank 0: a socket that listens already
 # how gloo, NCCL and the store say that a peer is gone; torch has no one class for it
 LOSS_WORDS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
 
@@ -84,14 +86,24 @@ class Ranks:
         """
         if self.size == 1:
             return make()
-        with explain_loss():
-            while self.rank > 0 and not self.store.check(["first"]):
-                time.sleep(POLL_S)  # in Python, where signals are heard
+        if self.rank > 0:
+            self._follow("first")
         made = make()
         if self.rank == 0:
-            with explain_loss():
-                self.store.set("first", "done")
+            self._follow("first")
         return made
+
+    def _follow(self, what: str) -> None:
+        """Say on rank 0 that it has come to a place, and wait on the others until it has.
+
+        However long that takes, as long as its store answers them.
+        """
+        with explain_loss():
+            if self.rank == 0:
+                self.store.set(what, "here")
+                return
+            while not ask_store(lambda: self.store.check([what]), self.timeout_s):
+                time.sleep(POLL_S)
 
     def connect(self, device: str) -> None:
         """Form the group: NCCL between GPUs, gloo between CPUs.
@@ -177,8 +189,13 @@ class Ranks:
                 collected[name] = whole.cpu().contiguous()
         return collected
 
-    def share(self, number: int) -> int:
-        """Rank 0's number, on every rank."""
+    def share(self, what: str, number: int = 0) -> int:
+        """Rank 0's number, on every rank, when all are here; for rank 0 they wait as long as it takes.
+
+        `what` names the place, and a place is passed once.
+        """
+        if self.size > 1:
+            self._follow(what)
         return int(self.gather(number)[0][0])
 
     def agree_stop(self, number: int | None) -> int | None:
@@ -186,11 +203,6 @@ class Ranks:
         if self.size == 1:
             return number
         return int(max(seen for (seen,) in self.gather(number or 0))) or None
-
-    def wait(self) -> None:
-        """Come back when all ranks have come here."""
-        if self.size > 1:
-            self.gather(0)
 
 
 ALONE = Ranks()
@@ -215,7 +227,9 @@ def join_ranks(parallel: schema.Parallel) -> Iterator[Ranks]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name may resolve to nowhere
     with explain_loss():
         try:
-            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=parallel.timeout_s)))
+            timeout = timedelta(seconds=parallel.timeout_s)
+            # torch's own words first, where it has some
+            store = ask_store(lambda: _open_store(timeout), parallel.timeout_s + 1.0)
         except dist.DistNetworkError as error:
             if "EADDRINUSE" not in str(error):
                 raise
@@ -232,6 +246,44 @@ def join_ranks(parallel: schema.Parallel) -> Iterator[Ranks]:
     )
     if dist.is_initialized():  # not after an error: it would wait for those who left
         dist.destroy_process_group()
+
+
+def _open_store(timeout: timedelta) -> Any:
+    """torch's key-value store, which rank 0 serves.
+
+    On the socket that our launcher left it, which hears this machine alone. torch's own would
+    listen on all addresses, as it does where others start the ranks.
+    """
+    listener = os.environ.pop(STORE_FD, None)
+    if listener is None:
+        store, _, _ = next(rendezvous("env://", timeout=timeout))
+        return store
+    return dist.TCPStore(  # type: ignore[attr-defined]  # public, says its documentation
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        int(os.environ["WORLD_SIZE"]),
+        is_master=True,
+        timeout=timeout,
+        master_listen_fd=int(listener),
+    )
+
+
+def ask_store(call: Callable[[], Made], timeout_s: float) -> Made:
+    """What a call of torch's store gives, if it does in time.
+
+    torch itself waits without end for a process that was stopped, or for a stranger on the port,
+    and hears no signal meanwhile; here a thread waits, which the end of the process takes along.
+    Raises: LostRankError.
+    """
+    asking = ThreadPoolExecutor(max_workers=1)
+    try:
+        return asking.submit(call).result(timeout_s)
+    except TimeoutError:
+        raise LostRankError(
+            f"another process of the run ended or does not answer (its store, for {timeout_s:g} s)"
+        ) from None
+    finally:
+        asking.shutdown(wait=False)
 
 
 def is_rank() -> bool:

@@ -21,13 +21,12 @@ from types import FrameType
 
 from glu_bench.errors import DeviceError, InterruptedRunError, RankFailedError
 from glu_bench.files import make_folder
+from glu_bench.ranks import STORE_FD
 from glu_bench.train.reports import FOLDER, RankReport, note_failure, read_report, read_step
 from glu_bench.train.stop import ORDERS, end_with_parent
 
 POLL_S = 0.05
 GRACE_S = 4.0  # for the others to end by themselves once one has
-N_PORTS = 3  # ports tried before giving up
-PORT_TAKEN = "EADDRINUSE"
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,17 @@ def launch_ranks(command: Sequence[str], n_ranks: int, output_dir: Path) -> None
     DeviceError if one was killed, left early or did not answer; InterruptedRunError.
     """
     make_folder(output_dir / ".ranks")
-    for left in range(N_PORTS - 1, -1, -1):
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=output_dir / ".ranks"))
-        error = _run_once(command, n_ranks, folder)
-        again = left > 0 and PORT_TAKEN in str(error)
-        if error is None or isinstance(error, InterruptedRunError) or again:
-            shutil.rmtree(folder)
-        else:
-            note_failure(folder, error)
-        if not again:
-            break
+    folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=output_dir / ".ranks"))
+    error = _run(command, n_ranks, folder)
+    if error is None or isinstance(error, InterruptedRunError):
+        shutil.rmtree(folder)
+    else:
+        note_failure(folder, error)
     if error is not None:
         raise error
 
 
-def _run_once(command: Sequence[str], n_ranks: int, folder: Path) -> Exception | None:
+def _run(command: Sequence[str], n_ranks: int, folder: Path) -> Exception | None:
     """The ranks from start to end, whatever happens; what the run ended of, None if all is well."""
     asked: list[int] = []
 
@@ -69,7 +64,9 @@ def _run_once(command: Sequence[str], n_ranks: int, folder: Path) -> Exception |
         asked.append(number)
 
     before = {number: signal.signal(number, hear) for number in ORDERS.values()}
-    launched = Launched(_start(command, n_ranks, folder, find_port()), folder)
+    # the port is taken from here on, and nobody else's machine is heard on it
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        launched = Launched(_start(command, n_ranks, folder, listener), folder)
     try:
         suspects = _watch(launched, asked)
     finally:
@@ -82,22 +79,17 @@ def _run_once(command: Sequence[str], n_ranks: int, folder: Path) -> Exception |
     return None if suspects is None else _judge(launched, suspects, asked)
 
 
-def find_port() -> int:
-    """A port of this machine that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 Processes = tuple[subprocess.Popen[bytes], ...]
 
 
-def _start(command: Sequence[str], n_ranks: int, folder: Path, port: int) -> Processes:
+def _start(command: Sequence[str], n_ranks: int, folder: Path, listener: socket.socket) -> Processes:
     processes = []
+    port, fd = listener.getsockname()[1], listener.fileno()
     for rank in range(n_ranks):
         places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_ranks, "LOCAL_WORLD_SIZE": n_ranks}
         env = os.environ | {name: str(number) for name, number in places.items()}
         env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), FOLDER: str(folder)}
+        env |= {STORE_FD: str(fd)} if rank == 0 else {}
         with (folder / f"rank-{rank}.log").open("wb") as log:
             processes.append(
                 subprocess.Popen(
@@ -106,6 +98,7 @@ def _start(command: Sequence[str], n_ranks: int, folder: Path, port: int) -> Pro
                     stdin=subprocess.DEVNULL,
                     stdout=None if rank == 0 else log,
                     stderr=None if rank == 0 else log,
+                    pass_fds=(fd,) if rank == 0 else (),
                     start_new_session=True,  # Ctrl-C reaches them once, through the launcher
                     preexec_fn=end_with_parent if sys.platform == "linux" else None,
                 )

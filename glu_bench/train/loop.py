@@ -123,7 +123,7 @@ def train_run(
         ranks.check_same(_list_shared(config, facts))
         run = Run(output_dir / "runs" / facts["run_id"])
         if not ranks.writes:
-            if not ranks.share(0):  # rank 0 has entered the folder, and the run is not complete
+            if not ranks.share("folder"):  # rank 0 has entered the folder, and the run is not complete
                 idle = Profiler(None, config, order)
                 yield from _train(
                     config, run, tokens, order, receipt, stop, resume_inexact, remarks, ranks, idle
@@ -138,7 +138,7 @@ def train_run(
                 restart_run(run)
             status = run.outcome()
             _refuse_diverged(run, status)
-            if ranks.share(int(status == "complete")):
+            if ranks.share("folder", int(status == "complete")):
                 shown = explain_complete() if profile else None
                 yield Finished(run=run, record=run.result(), reused=True, profile=shown)
                 return
@@ -262,7 +262,8 @@ def _train(
                 pack_state(progress, ranks),
                 train.keep_checkpoints,
             )
-        ranks.wait()  # who is asked to stop must not be ended before the checkpoint is whole
+        # who is asked to stop must not be ended before the checkpoint is whole
+        ranks.share(f"saved {progress.step}")
 
     feed = make_feed(order, ranks.slice_rows(train.batch_size), device)
     n_since_start = 0
@@ -350,12 +351,12 @@ def _train(
             _diverge(run, ranks, n_steps, f"{split} loss is {loss_nats}", "there is no result of it")
     weights = collect_weights(model, ranks)
     if not ranks.writes:
-        ranks.wait()
+        ranks.share("record")
         return
     write_blocks(run.path / "blocks.safetensors", found)
     record = make_result(config, run, progress, counts, found, weights, n_steps, hidden_rms, ranks)
     write_record(run.path / "result.json", record)
-    ranks.wait()
+    ranks.share("record")
     yield Finished(run=run, record=record, reused=False, profile=profiler.found)
 
 
@@ -375,9 +376,9 @@ def _load_latest(run: Run, ranks: Ranks) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint to go on from, the same on all ranks, and why newer ones do not verify."""
     if ranks.writes:
         checkpoint, broken = load_latest(run.checkpoints, run.run_id)
-        ranks.share(0 if checkpoint is None else checkpoint.step)
+        ranks.share("resumed", 0 if checkpoint is None else checkpoint.step)
         return checkpoint, broken
-    step = ranks.share(0)
+    step = ranks.share("resumed")
     return (load_checkpoint(run.checkpoints / f"step-{step:08d}", run.run_id) if step else None), []
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from glu_bench.errors import DataError, DivergedError, GluBenchError, LostRankError, explain_memory
+from glu_bench.faults import reach
 from glu_bench.files import explain_disk, make_folder, read_json, write_json, write_text
 from glu_bench.ranks import is_rank
 
@@ -101,7 +102,13 @@ def end_as_rank(output_dir: Path) -> Iterator[None]:
     folder = Path(os.environ[FOLDER])
     make_folder(folder)
     try:
-        yield
+        try:
+            yield
+            sys.stdout.flush()  # here, where a full disk under it is an error like any other
+        except (BrokenPipeError, SystemExit) as leaving:
+            if not isinstance(leaving.__context__ or leaving, BrokenPipeError):
+                raise  # else nobody reads on, as in `glu-bench … | head`
+        reach("rank.end")
     except BaseException as caught:
         error = explain_memory(caught) or caught
         report = _make_report(rank, error)

@@ -26,11 +26,15 @@ class StopRequest:
     def __init__(self) -> None:
         self.number: int | None = None
         self.nothing_to_save = True
+        self._ordered = False  # by the launcher; the signal that it repeats may arrive after it
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The handler itself."""
         if self.number is not None:
-            os._exit(128 + number)
+            if not self._ordered:
+                os._exit(128 + number)
+            self._ordered = False
+            return
         self.number = number
         if self.nothing_to_save:
             name = signal.Signals(number).name
@@ -40,6 +44,7 @@ class StopRequest:
         """The handler for the launcher of several ranks, which may repeat what a person told them."""
         if self.number is None:
             self.receive(ORDERS[signal.Signals(number)], frame)
+            self._ordered = True
 
 
 @contextlib.contextmanager

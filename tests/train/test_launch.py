@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +19,7 @@ from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 from glu_bench.runs.folder import Run, list_runs
 from glu_bench.train import launch as launching
 from glu_bench.train.launch import launch_ranks
-from tests.conftest import Ended, command_env, command_line, make_text
+from tests.conftest import Ended, command_env, command_line
 
 TIMEOUT_S = 8
 STEPS = ("train.steps=20", "train.batch_size=8", "train.eval_every=10", "train.checkpoint_every=5")
@@ -113,102 +110,6 @@ def _nobody_is_left(tmp_path: Path) -> Iterator[None]:
     assert left == {}
 
 
-@pytest.fixture(scope="module")
-def straight_sha256(tiny_words: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The weights of the run of two processes, undisturbed."""
-    folder = tmp_path_factory.mktemp("straight")
-    words = {word.split("=", 1)[0]: word for word in (*tiny_words, *STEPS, *TWO)}
-    ended = finish(start([*words.values()], folder))
-    assert ended.code == 0, ended.err
-    return str(only_run(folder).result()["parameters_sha256"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("point", "rank", "code", "message", "kept"),
-    [
-        ("step.after_backward:kill9:12", 1, 7, "rank 1 killed by signal 9 at step 12", [5, 10]),  # G1
-        ("step.after_backward:kill9:12", 0, 7, "rank 0 killed by signal 9 at step 12", [5, 10]),
-        ("step.after_backward:raise:12", 1, 1, "rank 1 failed at step 12", [5, 10]),  # G2
-        (
-            "step.after_backward:exit0:12",
-            1,
-            7,
-            "rank 1 left early with exit code 0 at step 12",
-            [5, 10],
-        ),  # G3
-        ("step.after_backward:stop:12", 1, 7, "rank 1 did not answer in time at step 12", [5, 10]),  # G4
-        ("ckpt.tmp_half:kill9:2", 0, 7, "rank 0 killed by signal 9 at step 10", [5]),  # G5
-        ("ckpt.before_rename:kill9:2", 0, 7, "rank 0 killed by signal 9 at step 10", [5]),
-        ("ckpt.begin:raise:2", 1, 1, "rank 1 failed at step 10", [5]),  # G8
-        ("ckpt.tmp_half:enospc:2", 0, 6, "the disk is full", [5]),
-    ],
-)
-def test_a_rank_that_breaks_ends_the_run_and_the_same_command_goes_on(
-    point: str,
-    rank: int,
-    code: int,
-    message: str,
-    kept: list[int],
-    words: Callable[..., list[str]],
-    straight_sha256: str,
-    tmp_path: Path,
-) -> None:
-    process = start(words(), tmp_path, fault(point, rank))
-    wait_for_rows(process, tmp_path, 1)
-    began = time.monotonic()
-    ended = finish(process)
-    assert ended.code == code, ended.err
-    assert time.monotonic() - began < TIMEOUT_S + 10
-    assert list_ranks(tmp_path) == {}
-    assert ended.out == ""
-    assert ended.err.startswith("glu-bench: ")
-    assert message in ended.err.splitlines()[0]
-    assert "Connection" not in ended.err
-    assert ("Traceback" in ended.err) == (code == 1)
-    run = only_run(tmp_path)
-    assert steps_of(run) == kept
-    failure = run.failure()
-    assert failure is not None
-    assert failure["status"] == "failed"
-    assert failure["reason"] in ended.err
-    if "kill9" not in point:
-        return  # what is on disk is the same
-    ended = finish(start(words(), tmp_path))
-    assert ended.code == 0, ended.err
-    assert run.result()["parameters_sha256"] == straight_sha256
-    assert [row["step"] for row in run.rows()] == list(range(1, 21))
-    assert run.failure() is None
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("to", "number", "code"),
-    [
-        ("launcher", signal.SIGTERM, 143),
-        ("launcher", signal.SIGINT, 130),
-        ("rank 1", signal.SIGTERM, 143),
-        ("all", signal.SIGTERM, 143),
-    ],
-)
-def test_a_stop_reaches_all_ranks_at_one_step(  # G6
-    to: str, number: signal.Signals, code: int, words: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    process = start(words(*LONG), tmp_path)
-    run = wait_for_rows(process, tmp_path, 5)
-    ranks = list_ranks(tmp_path)
-    pids = {"launcher": [process.pid], "rank 1": [ranks[1]], "all": [process.pid, *ranks.values()]}[to]
-    for pid in pids:
-        os.kill(pid, number)
-    ended = finish(process, 20)
-    assert ended.code == code, ended.err
-    (step,) = steps_of(run)
-    assert step == run.rows()[-1]["step"] < 3000
-    assert f"stopped and saved at step {step}; the same command goes on" in ended.err
-    assert ended.err.count("\n") == 1
-    assert run.status() == "interrupted"
-
-
 @pytest.mark.slow
 def test_ranks_end_with_their_launcher(words: Callable[..., list[str]], tmp_path: Path) -> None:
     process = start(words(*LONG), tmp_path)
@@ -233,111 +134,6 @@ def test_a_second_signal_ends_all_at_once(words: Callable[..., list[str]], tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
-def test_a_loss_that_is_no_number_on_one_rank_stops_all_before_the_update(  # G7
-    mode: str, words: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    process = start(
-        words(f"parallel={mode}", "train.log_every=99"), tmp_path, fault("step.after_backward:nan:12")
-    )
-    ended = finish(process)
-    assert ended.code == 4
-    assert ended.err.count("\n") == 1
-    assert "diverged at step 12, loss is nan on rank 1; the weights were not updated" in ended.err
-    run = only_run(tmp_path)
-    assert run.status() == "diverged"
-    assert steps_of(run) == [5, 10]
-    checkpoints = [load_checkpoint(path) for path in list_checkpoints(run.checkpoints)]
-    assert all(tensor.isfinite().all() for c in checkpoints for tensor in c.model.values())
-    ended = finish(start(words(), tmp_path))
-    assert ended.code == 4
-    assert "--restart" in ended.err
-
-
-def start_by_hand(
-    each: list[list[str]], output_dir: Path, ports: tuple[int, int] | None = None
-) -> list[subprocess.Popen[str]]:
-    """Ranks without a launcher, as srun would start them."""
-    port = launching.find_port()
-    processes = []
-    for rank, words in enumerate(each):
-        env = {"RANK": str(rank), "WORLD_SIZE": str(len(each)), "MASTER_ADDR": "127.0.0.1"}
-        env["MASTER_PORT"] = str(ports[rank] if ports else port)
-        processes.append(start(words, output_dir, env))
-    return processes
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("differs", "code"), [("settings", 2), ("text", 3)])
-def test_ranks_that_see_something_else_do_not_begin(  # G9
-    differs: str, code: int, words: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    other = tmp_path / "other.txt"
-    other.write_text(make_text(600, seed=1))
-    own = words("optim.lr=3e-4") if differs == "settings" else words(f"data.files={other}")
-    each = [finish(process) for process in start_by_hand([words(), own], tmp_path)]
-    what = {"settings": "configuration", "text": "text"}[differs]
-    for rank, ended in enumerate(each):
-        assert ended.code == code, ended.err
-        assert (
-            ended.err
-            == f"glu-bench: rank {rank}: rank 1 has another {what} than rank 0; nothing was trained\n"
-        )
-        (report,) = (tmp_path / ".ranks").rglob(f"rank-{rank}.json")
-        assert json.loads(report.read_text())["exit_code"] == code
-    assert not (tmp_path / "runs").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["ddp", "fsdp"])
-def test_a_text_of_few_blocks_is_shared_without_a_hang(  # G10
-    mode: str, words: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    path = tmp_path / "short.txt"
-    path.write_text(make_text(28))
-    few = (f"data.files={path}", "model.seq_len=64", "train.batch_size=2", f"parallel={mode}")
-    ended = finish(start(words(*few), tmp_path))
-    assert ended.code == 0, ended.err
-    n_windows = math.ceil(only_run(tmp_path).result()["n_test_tokens"] / 64)
-    assert math.ceil(n_windows / 2) % 2  # batches of two windows: one rank has one more
-
-
-@pytest.mark.slow
-def test_a_port_that_is_taken_is_left_for_another(  # G11
-    words: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.socket() as holder:
-        holder.bind(("0.0.0.0", 0))
-        holder.listen()
-        taken = holder.getsockname()[1]
-        ports = iter([taken, launching.find_port()])
-        monkeypatch.setattr(launching, "find_port", lambda: next(ports))
-        monkeypatch.setenv("PYTHONPATH", command_env()["PYTHONPATH"])
-        command = command_line("train", *words(), "--quiet", "--output-dir", str(tmp_path))
-        launch_ranks(command, 2, tmp_path)
-    assert only_run(tmp_path).status() == "complete"
-    assert next(ports, None) is None
-
-
-@pytest.mark.slow
-def test_a_rank_that_cannot_find_the_others_gives_up(  # G11
-    words: Callable[..., list[str]], tmp_path: Path
-) -> None:
-    began = time.monotonic()
-    processes = start_by_hand([words(), words()], tmp_path, (launching.find_port(), launching.find_port()))
-    for ended in [finish(process) for process in processes]:
-        assert ended.code == 7
-        assert "another process of the run ended or does not answer" in ended.err
-    assert time.monotonic() - began < 30  # the time-out, and the start of Python
-
-
-@pytest.mark.slow
-def test_two_runs_at_once_do_not_meet(words: Callable[..., list[str]], tmp_path: Path) -> None:  # G11
-    processes = [start(words(f"seed={seed}"), tmp_path / str(seed)) for seed in (0, 1)]
-    assert [finish(process).code for process in processes] == [0, 0]
-
-
-@pytest.mark.slow
 def test_a_folder_that_is_held_is_busy(words: Callable[..., list[str]], tmp_path: Path) -> None:
     holder = start(words(*LONG), tmp_path)
     run = wait_for_rows(holder, tmp_path, 2)
@@ -346,19 +142,6 @@ def test_a_folder_that_is_held_is_busy(words: Callable[..., list[str]], tmp_path
     assert ended.err.startswith(f"glu-bench: {run.path}: another process works on it")
     holder.send_signal(signal.SIGTERM)
     assert finish(holder).code == 143
-
-
-@pytest.mark.slow
-def test_a_rank_that_cannot_write_ends_the_run(
-    words: Callable[..., list[str]], tmp_path: Path
-) -> None:  # G14
-    process = start(words(*LONG), tmp_path)
-    run = wait_for_rows(process, tmp_path, 3)
-    resource.prlimit(list_ranks(tmp_path)[1], resource.RLIMIT_FSIZE, (0, 0))
-    ended = finish(process, 20)
-    assert ended.code == 6, ended.err
-    assert "rank 1 ended with exit code 6" in ended.err
-    assert steps_of(run) == []
 
 
 @pytest.mark.slow
@@ -401,6 +184,56 @@ def test_whatever_a_rank_does_is_told_and_nobody_waits(
     monkeypatch.setattr(launching, "GRACE_S", 0.3)
     with pytest.raises(error, match=message):
         launch_ranks([sys.executable, "-c", BREAK + code], 2, tmp_path)
+
+
+SAY = """
+import json, pathlib
+code, lost, ended_at_s = ENDS[rank]
+report = {"rank": rank, "exit_code": code, "message": f"ended by {code}", "lost": lost}
+report |= {"trace": None, "ended_at_s": ended_at_s}
+folder = pathlib.Path(os.environ["GLU_BENCH_RANKS_DIR"])
+(folder / f"rank-{rank}.json").write_text(json.dumps(report))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ([(7, True, 1.0), (3, False, 2.0)], "rank 1: ended by 3"),  # who saw it go may say so first
+        ([(3, False, 2.0), (7, True, 1.0)], "ended by 3"),  # of rank 0 alone: nobody asks which
+        ([(6, False, 2.0), (3, False, 1.0)], "rank 1: ended by 3"),
+        ([(6, False, 1.0), (3, False, 2.0)], "rank 0: ended by 6"),
+    ],
+)
+def test_the_first_rank_that_failed_by_itself_is_the_cause(
+    ends: list[tuple[int, bool, float]], message: str, tmp_path: Path
+) -> None:
+    program = f"{BREAK}ENDS = {ends}\n{SAY}"
+    with pytest.raises(RankFailedError, match=f"^{message}$") as caught:
+        launch_ranks([sys.executable, "-c", program], 2, tmp_path)
+    assert caught.value.exit_code == int(message[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("reader", "code"), [("nobody", 0), ("a full disk", 1)])
+def test_what_rank_0_prints_is_not_lost_in_silence(
+    reader: str, code: int, words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    if reader == "nobody":
+        unread, stdout = os.pipe()
+        os.close(unread)
+    else:
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    command = command_line("train", *words(), "--quiet", "--output-dir", str(tmp_path))
+    ended = subprocess.run(
+        command, env=command_env(), stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=90, check=False
+    )
+    os.close(stdout)
+    assert ended.returncode == code, ended.stderr
+    assert ("No space left" in ended.stderr) == bool(code)
+    assert bool(ended.stderr) == bool(code)
+    assert only_run(tmp_path).status() == "complete"
 
 
 def test_no_fault_is_live_outside_tests(monkeypatch: pytest.MonkeyPatch) -> None:

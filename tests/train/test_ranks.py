@@ -74,17 +74,6 @@ def check_equal(run: Run, alone: Run, atol: float = 1e-5) -> None:
     assert run.run_id == alone.run_id
 
 
-def test_two_processes_train_the_run_of_one(launch: Launch, train: Train, tmp_path: Path) -> None:
-    train(*STEPS, output_dir=tmp_path / "alone")
-    ended = launch(*DDP, "--json", output_dir=tmp_path / "two")
-    assert (ended.code, ended.err) == (0, "")
-    assert json.loads(ended.out)["tokens"] == 20 * 8 * 16
-    run = only_run(tmp_path / "two")
-    check_equal(run, only_run(tmp_path / "alone"))
-    assert (run.environment()["parallel"], run.environment()["n_ranks"]) == ("ddp", 2)
-    assert list((tmp_path / "two" / ".ranks").iterdir()) == []
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
@@ -160,29 +149,6 @@ def test_processes_resume_to_the_bits_of_as_many_undisturbed(
     assert numbers_of(resumed) == numbers_of(straight)
     for key in ("parameters_sha256", "test_loss_nats", "exact"):
         assert resumed.result()[key] == straight.result()[key]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", [DDP, FSDP], ids=["ddp", "fsdp"])
-def test_another_number_of_processes_goes_on_if_that_is_allowed(
-    mode: tuple[str, ...], launch: Launch, train: Train, tmp_path: Path
-) -> None:
-    train(*STEPS, output_dir=tmp_path / "straight")
-    single = ("parallel=single",)
-    for first, second, there, here in ((mode, single, 2, 1), (single, mode, 1, 2)):
-        folder = tmp_path / f"from-{there}"
-        stop = stop_at(7) | {"GLU_BENCH_FAULT_RANK": str(there - 1)}
-        assert launch(*first, output_dir=folder, env=stop).code == 143
-        refused = launch(*second, output_dir=folder)
-        assert refused.code == 2
-        assert f"n_ranks={there}, this process has {here}" in refused.err
-        assert refused.err.count("\n") == 1
-        assert launch(*second, "--resume-inexact", output_dir=folder).code == 0
-        run = only_run(folder)
-        assert run.result()["exact"] is False
-        np.testing.assert_allclose(
-            numbers_of(run), numbers_of(only_run(tmp_path / "straight")), rtol=0, atol=1e-5
-        )
 
 
 @pytest.mark.slow

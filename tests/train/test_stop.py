@@ -56,3 +56,15 @@ def test_an_order_of_the_launcher_is_no_second_signal(monkeypatch: pytest.Monkey
         stop.nothing_to_save = False
         signal.raise_signal(signal.SIGUSR2)
         assert stop.number == signal.SIGINT
+
+
+def test_the_signal_that_a_launcher_repeats_may_come_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+    monkeypatch.setattr("os._exit", left.append)
+    with catch_signals(launched=True) as stop:
+        stop.nothing_to_save = False
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.raise_signal(number)
+        assert (stop.number, left) == (signal.SIGTERM, [])
+        signal.raise_signal(signal.SIGTERM)
+        assert left == [143]
