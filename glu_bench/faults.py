@@ -27,13 +27,20 @@ POINTS = (
     "ckpt.before_rename",
     "ckpt.after_rename",
     "ckpt.before_purge",
+    "ckpt.purge_half",
     "result.before_rename",
 )
 ACTIONS = (
-    *("kill9", "term", "stop", "raise", "enospc", "exit0", "exit3", "exit9", "leave0", "leave3"),
-    *("segv", "sleep", "nan"),
+    *("kill9", "term", "int", "hup", "stop", "fork"),
+    *("raise", "enospc", "exit0", "exit3", "exit9", "leave0", "leave3", "segv", "sleep", "nan"),
 )
-SIGNALS = {"kill9": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
+SIGNALS = {
+    "kill9": signal.SIGKILL,
+    "term": signal.SIGTERM,
+    "int": signal.SIGINT,
+    "hup": signal.SIGHUP,
+    "stop": signal.SIGSTOP,
+}
 
 _passed: Counter[str] = Counter()
 _run_id = ""
@@ -79,6 +86,6 @@ def _break(point: str, action: str) -> bool:
         raise SystemExit(int(action[-1]))
     elif action == "segv":
         ctypes.string_at(0)
-    elif action == "sleep":
+    elif action == "sleep" or (action == "fork" and os.fork() == 0):
         time.sleep(3600)
     return action == "nan"

@@ -12,7 +12,15 @@ from typing import Any, TypeGuard
 
 from glu_bench.errors import DataError
 from glu_bench.faults import reach
-from glu_bench.files import dump_json, explain_disk, read_json, sha256_bytes, write_json, write_text
+from glu_bench.files import (
+    dump_json,
+    explain_disk,
+    fsync_file,
+    read_json,
+    sha256_bytes,
+    write_json,
+    write_text,
+)
 
 CHECKSUM = "record_sha256"
 MAX_NUMBER = 1e100  # its square, and sums of squares, are numbers still
@@ -76,6 +84,13 @@ def drop_rows_after(path: Path, step: int) -> None:
     if path.exists():
         kept = [row for row in read_rows(path) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+def keep_rows(path: Path) -> None:
+    """Make the rows written so far durable."""
+    if path.exists():
+        with explain_disk(path):
+            fsync_file(path)
 
 
 def _digest(record: dict[str, Any]) -> str:
