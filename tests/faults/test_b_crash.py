@@ -63,7 +63,7 @@ def test_b2_killed_in_the_middle_of_a_row(
     for nth in (4, 2):  # in row 4; then, after checkpoint 2, again in row 4
         assert tiny_train(env=fault(f"log.half_line:kill9:{nth}")).code == -9
         torn = (find_run(tmp_path / "outputs") / "metrics.jsonl").read_text().splitlines()[-1]
-        with pytest.raises(ValueError, match="delimiter|Unterminated|Expecting"):
+        with pytest.raises(ValueError, match=r"delimiter|Unterminated|Expecting"):
             json.loads(torn)
     assert tiny_train().code == 0
     assert worth_of(find_run(tmp_path / "outputs")) == straight

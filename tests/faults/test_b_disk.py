@@ -343,7 +343,8 @@ def test_b20_the_order_on_disk(train: Train, tmp_path: Path, monkeypatch: pytest
 
     def tell(word: str, function: Callable[..., Any], name_of: Callable[..., str]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            told.append(f"{word} {re.sub(r'[.]([^/]*)[.][0-9]+[.]tmp', r'~\1', name_of(*arguments))}")
+            name = re.sub(r"\.([^/]*)\.\d+\.tmp", r"(\1)", name_of(*arguments))
+            told.append(f"{word} {name.removeprefix(f'{tmp_path}/runs/')}")
             return function(*arguments, **options)
 
         return call

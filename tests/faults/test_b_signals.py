@@ -137,6 +137,11 @@ def test_b6_asked_to_stop_while_it_writes(
     assert worth_of(run) == straight
 
 
+def _own_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be under nohup
+
+
 @pytest.mark.slow
 def test_b7_the_terminal_is_closed(
     processes: Processes,
@@ -157,7 +162,7 @@ def test_b7_the_terminal_is_closed(
         *words,
         env={**fault("step.after_backward:stop:4"), "TERM": "xterm"},
         **dict.fromkeys(("stdin", "stdout", "stderr"), slave),
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=_own_terminal,
     )
     os.close(slave)
     os.set_blocking(master, False)

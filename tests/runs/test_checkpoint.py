@@ -224,9 +224,9 @@ def test_saving_that_breaks_off_leaves_the_earlier_checkpoints_alone(
     def fail(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    where = "safetensors.torch.save_file" if moment == "save_file" else f"{room.__name__}.{moment}"
+    where = {"save_file": "safetensors.torch", "fsync_dir": "glu_bench.files"}.get(moment, room.__name__)
     with monkeypatch.context() as patch:
-        patch.setattr(where, fail)
+        patch.setattr(f"{where}.{moment}", fail)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, 2, keep=1)
     assert names(tmp_path) == ["step-00000001"]
