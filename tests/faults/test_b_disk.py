@@ -336,8 +336,8 @@ def test_b18_strangers_among_the_checkpoints(
 def test_b20_the_order_on_disk(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fsync, rename and deletion while a run writes three checkpoints and keeps two.
 
-    The log's rows, then the files, the manifest and their folder are durable before the checkpoint has
-    its name; the name is durable before the oldest goes; the folder of checkpoints is durable too.
+    The log's rows, then the files, then the manifest, then their folder are durable before the
+    checkpoint has its name; the name is durable before the oldest loses its own, and then goes.
     """
     told: list[str] = []
 
@@ -356,10 +356,23 @@ def test_b20_the_order_on_disk(train: Train, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "rename", tell("rename", os.rename, lambda old, new: str(old)))
     monkeypatch.setattr(shutil, "rmtree", tell("delete", shutil.rmtree, str))
     train()
-    folder = find_run(tmp_path) / "checkpoints"
-    at = {word: told.index(word.replace("~", f"{folder}/")) for word in ()}
-    print("\n".join(told))
-    assert at
+    run = find_run(tmp_path).name
+    work = f"{run}/checkpoints/(step-00000006)"
+    at = 0
+    for word in (
+        f"fsync {run}/metrics.jsonl",
+        *(f"fsync {work}/{name}" for name in ("model.safetensors", "optimizer.safetensors", "state.json")),
+        f"fsync {work}/(manifest.json)",
+        f"fsync {work}",
+        f"rename {work}",
+        f"fsync {run}/checkpoints",
+        f"rename {run}/checkpoints/step-00000002",
+        f"delete {run}/checkpoints/(step-00000002)",
+    ):
+        assert word in told[at:], f"{word} is not behind {told[:at]}"
+        at = told.index(word, at) + 1
+    assert told.count(f"rename {work}") == 1
+    assert f"fsync {work}/manifest.json" not in told  # it is whole when it gets its name
 
 
 @pytest.mark.slow
