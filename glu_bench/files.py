@@ -254,7 +254,7 @@ def hold_lock(folder: Path, *, timeout_s: float = 1.0) -> Iterator[None]:
         pid = holder.read_text().strip() if holder.exists() else "unknown"
         raise BusyError(f"{folder}: another process works on it (pid {pid}); wait for it or end it") from None
     try:
-        with explain_disk(holder):
+        with explain_disk(holder, len(str(os.getpid())) + 1):
             holder.write_text(f"{os.getpid()}\n")
         yield
     finally:

@@ -99,24 +99,23 @@ def test_b8_a_full_disk(
 
 @pytest.mark.slow
 def test_b8_a_disk_full_before_it_begins(processes: Processes, tiny_words: list[str], tmp_path: Path) -> None:
-    """The output folder is a disk with room for one page, for two, three and four: too few for
-    the first files of a run.
+    """The output folder is a disk with room for one page, then two, then three: too few for a run's
+    second file, for the pid beside its lock, for the first row of its log.
 
-    Exit 6 each time, with one line that names the file.
+    Exit 6 each time, with one line that names the file and the bytes it needs.
     """
     script = """
         mkdir outputs && mount -t tmpfs -o size=4k none outputs || exit 99
-        for size in 4k 12k; do
+        for size in 4k 8k 12k; do
             mount -o remount,size=$size none outputs
-            "$@" 2>$size.err; echo $? >$size.code; find outputs >$size.found
+            "$@" 2>$size.err; echo $? >$size.code
         done
     """
     _mount(processes, script, *command_line(*tiny_command(tiny_words)))
-    for size in ("4k", "12k"):
+    for size, name in (("4k", "environment.json"), ("8k", ".lock.pid"), ("12k", "metrics.jsonl")):
         message = (tmp_path / f"{size}.err").read_text()
-        print(size, message, (tmp_path / f"{size}.found").read_text())
         assert (tmp_path / f"{size}.code").read_text() == "6\n", message
-        assert re.fullmatch(rf"glu-bench: outputs/\S+: {FULL}\n", message), message
+        assert re.fullmatch(rf"glu-bench: outputs/\S+/{re.escape(name)}: {FULL}\n", message), message
 
 
 def _mount(processes: Processes, script: str, *command: str) -> None:
