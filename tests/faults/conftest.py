@@ -226,7 +226,7 @@ def intact_steps(run: Path) -> list[int]:
 
 def wait_until_stopped(pid: int, meanwhile: Callable[[], object] = lambda: None) -> None:
     """Come back once a process has stopped itself (the fail points' action stop)."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         assert time.monotonic() < until, "did not stop"
         meanwhile()

@@ -124,7 +124,7 @@ def _count_rows(run: Path) -> int:
 
 
 def _wait_for_rows(process: Any, outputs: Path, n_rows: int) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until:
         found = [path for path in (outputs / "runs").glob("*") if _count_rows(path) >= n_rows]
         if found:
