@@ -95,7 +95,7 @@ def test_b3_killed_25_times(processes: Processes, tiny_words: list[str], tmp_pat
             _wait_for_rows(process, tmp_path / "outputs", reached + draw.randint(1, 20))
             time.sleep(draw.uniform(0, 0.03))
         process.kill()
-        assert process.wait(10) == -9, "ended before it was killed: the soak needs more steps"
+        assert process.wait(60) == -9, "ended before it was killed: the soak needs more steps"
         if not (tmp_path / "outputs" / "runs").is_dir():
             continue
         run = find_run(tmp_path / "outputs")
@@ -202,7 +202,7 @@ def test_b15_the_holder_was_killed(
     """
     first = _stop_in_step_4(processes, tiny_words, fault)
     first.kill()
-    first.wait(10)
+    first.wait(60)
     run = find_run(tmp_path / "outputs")
     assert (run / ".lock.pid").read_text() == f"{first.pid}\n"  # the dead still stands there
     assert tiny_train().code == 0
@@ -225,7 +225,7 @@ def test_b16_the_holder_was_killed_and_its_child_lives(
     """
     first = _stop_in_step_4(processes, tiny_words, fault, "fork")
     first.kill()
-    first.wait(10)
+    first.wait(60)
     (child,) = processes.list_left()
     assert tiny_train().code == 0
     assert processes.list_left() == [child]
