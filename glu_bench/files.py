@@ -95,7 +95,7 @@ def write_folder(
 
 def hide_folder(folder: Path) -> Path:
     """The folder under another name, gone for readers at once; deleting it may then be cut short."""
-    hidden = _hide(folder)
+    hidden = folder.with_name(f".{folder.name}.old.{os.getpid()}.tmp")  # beside what replaces it
     with explain_disk(folder):
         folder.rename(hidden)
         fsync_dir(folder.parent)

@@ -366,7 +366,7 @@ def test_b20_the_order_on_disk(train: Train, tmp_path: Path, monkeypatch: pytest
         f"rename {work}",
         f"fsync {run}/checkpoints",
         f"rename {run}/checkpoints/step-00000002",
-        f"delete {run}/checkpoints/(step-00000002)",
+        f"delete {run}/checkpoints/(step-00000002.old)",
     ):
         assert word in told[at:], f"{word} is not behind {told[:at]}"
         at = told.index(word, at) + 1

@@ -60,6 +60,13 @@ def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000010", "step-00000100"]
 
 
+def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "step-00000001" / "state.json").write_text("broken")
+    assert load_checkpoint(save(tmp_path, 1), RUN_ID).step == 1
+    assert names(tmp_path) == ["step-00000001"]
+
+
 def test_the_newest_is_the_highest_step_whatever_the_times_on_disk(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         os.utime(save(tmp_path, step), (4e9 - step * 1e9, 4e9 - step * 1e9))
