@@ -28,14 +28,21 @@ POINTS = (
     "ckpt.before_rename",
     "ckpt.after_rename",
     "ckpt.before_purge",
+    "ckpt.purge_half",
     "result.before_rename",
 )
 ACTIONS = (
-    *("kill9", "term", "stop", "raise", "enospc", "exit0", "exit3", "exit9", "leave0", "leave3"),
-    *("segv", "pause", "sleep", "nan"),
+    *("kill9", "term", "int", "hup", "stop", "fork", "pause", "sleep"),
+    *("raise", "enospc", "exit0", "exit3", "exit9", "leave0", "leave3", "segv", "nan"),
 )
 PAUSE_S = 10.0  # longer than a test's parallel.timeout_s
-SIGNALS = {"kill9": signal.SIGKILL, "term": signal.SIGTERM, "stop": signal.SIGSTOP}
+SIGNALS = {
+    "kill9": signal.SIGKILL,
+    "term": signal.SIGTERM,
+    "int": signal.SIGINT,
+    "hup": signal.SIGHUP,
+    "stop": signal.SIGSTOP,
+}
 
 _passed: Counter[str] = Counter()
 _run_id = ""
@@ -82,6 +89,8 @@ def _break(point: str, action: str) -> bool:
         raise SystemExit(int(action[-1]))
     elif action == "segv":
         ctypes.string_at(0)
-    elif action in ("pause", "sleep"):
-        time.sleep(PAUSE_S if action == "pause" else 3600)
+    elif action == "pause":
+        time.sleep(PAUSE_S)
+    elif action == "sleep" or (action == "fork" and os.fork() == 0):
+        time.sleep(3600)
     return action == "nan"

@@ -15,11 +15,11 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from glu_bench.errors import BusyError, ConfigError, DataError, ResourceError
+from glu_bench.errors import DISK_FULL, BusyError, ConfigError, DataError, ResourceError
 from glu_bench.faults import reach
 
 JSON_LIMIT_BYTES = 64 * 2**20  # a larger record is not one of ours
@@ -47,7 +47,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises: ResourceError if the disk is full, ConfigError if the folder takes no files.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _hide(path)
     with explain_disk(path, len(content)):
         try:
             with temporary.open("wb") as file:
@@ -62,11 +62,62 @@ def write_bytes(path: Path, content: bytes) -> None:
         fsync_dir(path.parent)
 
 
-def remove_strays(folder: Path) -> None:
-    """Delete what a process was writing in a folder when it was killed: files, and folders of them."""
+@contextmanager
+def write_folder(
+    final: Path, n_bytes: int | None = None, *, merge: bool = False, point: str = "folder"
+) -> Iterator[Path]:
+    """A folder to fill, whose content appears as `final` at the end of the block; nothing stays if it breaks.
+
+    The block makes the files in it durable. With `merge` a `final` that exists keeps its other
+    files, and each new one replaces its namesake. `point` begins the names of its fail points.
+    Raises: as `write_bytes`.
+    """
+    merge = merge and final.exists()
+    work = final / f".work.{os.getpid()}.tmp" if merge else _hide(final)
+    try:
+        with explain_disk(final, n_bytes):
+            work.mkdir()
+        yield work
+        with explain_disk(final, n_bytes):
+            for inner in [path for path in work.rglob("*") if path.is_dir()]:
+                fsync_dir(inner)
+            fsync_dir(work)
+            reach(f"{point}.before_rename")
+            if merge:
+                for path in list(work.iterdir()):
+                    path.replace(final / path.name)
+                work.rmdir()
+                fsync_dir(final)
+            else:
+                work.rename(final)
+                reach(f"{point}.after_rename")
+            fsync_dir(final.parent)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def hide_folder(folder: Path) -> Path:
+    """The folder under another name, gone for readers at once; deleting it may then be cut short."""
+    hidden = folder.with_name(f".{folder.name}.old.{os.getpid()}.tmp")  # beside what replaces it
+    with explain_disk(folder):
+        folder.rename(hidden)
+        fsync_dir(folder.parent)
+    return hidden
+
+
+def _hide(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_strays(folder: Path, *, alone: bool = False) -> None:
+    """Delete what was being written or deleted in a folder when its process was killed.
+
+    `alone`: nobody else can be at it, so what bears the number of a living process goes too.
+    """
     for stray in folder.glob(".*.tmp"):
         pid = stray.name.split(".")[-2]
-        if not pid.isdecimal() or is_alive(int(pid)):
+        if not pid.isdecimal() or (is_alive(int(pid)) and not alone):
             continue
         if stray.is_dir() and not stray.is_symlink():
             shutil.rmtree(stray, ignore_errors=True)
@@ -172,8 +223,8 @@ def explain_disk(path: Path, n_bytes: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError(_disk_message(path, n_bytes)) from None
+        if error.errno in DISK_FULL:
+            raise ResourceError(_say_full(path, n_bytes, str(error))) from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise ConfigError(f"{path}: cannot write there ({error.strerror})") from None
         if error.errno in (errno.ENAMETOOLONG, errno.EISDIR):
@@ -182,21 +233,24 @@ def explain_disk(path: Path, n_bytes: int | None = None) -> Iterator[None]:
     except Exception as error:
         words = str(error).lower()
         if "no space left" in words or "file too large" in words or "quota exceeded" in words:
-            raise ResourceError(_disk_message(path, n_bytes)) from None
+            raise ResourceError(_say_full(path, n_bytes, words)) from None
         raise
 
 
-def _disk_message(path: Path, n_bytes: int | None) -> str:
+def _say_full(path: Path, n_bytes: int | None, words: str) -> str:
     needed = f", {n_bytes:,} bytes needed" if n_bytes is not None else ""
+    limit = "; or this process may write no file so large (ulimit -f)" if "too large" in words.lower() else ""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    return f"{path}: the disk is full{needed}, {shutil.disk_usage(existing).free:,} bytes free"
+    return f"{path}: the disk is full{needed}, {shutil.disk_usage(existing).free:,} bytes free{limit}"
 
 
-def read_umask() -> int:
-    """The permission bits that new files of this process do not get."""
-    mask = os.umask(0)  # the only way to read it is to set it
-    os.umask(mask)
-    return mask
+def apply_umask(file: Path) -> None:
+    """Give a file the mode that files of this process have; safetensors writes 0600.
+
+    The mode is that of its folder, which this process has just made: the umask itself can be
+    read only by setting it, for all threads.
+    """
+    file.chmod(file.parent.stat().st_mode & 0o666)
 
 
 def make_folder(folder: Path) -> None:
@@ -205,7 +259,11 @@ def make_folder(folder: Path) -> None:
     Raises: ConfigError if something else stands there or writing is forbidden.
     """
     with explain_disk(folder):
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for path in new:
+            with suppress(PermissionError):  # a parent that may be written and not read
+                fsync_dir(path.parent)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"{folder}: cannot write there (permission denied)")
 
@@ -218,16 +276,19 @@ def hold_lock(folder: Path, *, timeout_s: float = 1.0) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / ".lock", timeout=timeout_s)
+    lock_path = folder / ".lock"
+    lock = FileLock(lock_path, timeout=timeout_s)
     holder = folder / ".lock.pid"
     try:
-        lock.acquire()
+        with explain_disk(lock_path):
+            lock.acquire()
     except Timeout:
         pid = _read_pid(holder)
         raise BusyError(f"{folder}: another process works on it (pid {pid}); wait for it or end it") from None
     try:
-        holder.unlink(missing_ok=True)  # of a killed process; or a link, which would lead elsewhere
-        holder.write_text(f"{os.getpid()}\n")
+        with explain_disk(holder, len(str(os.getpid())) + 1):
+            holder.unlink(missing_ok=True)  # of a killed process; or a link, which would lead elsewhere
+            holder.write_text(f"{os.getpid()}\n")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
@@ -21,6 +22,7 @@ from glu_bench.errors import BusyError, ConfigError, DataError, ResourceError
 from glu_bench.files import (
     dump_json,
     explain_disk,
+    hide_folder,
     hold_lock,
     is_locked,
     make_folder,
@@ -29,6 +31,7 @@ from glu_bench.files import (
     sha256_bytes,
     sha256_file,
     write_bytes,
+    write_folder,
     write_json,
     write_text,
 )
@@ -270,3 +273,58 @@ def test_what_a_killed_process_was_writing_is_deleted(
     (folder / "model.safetensors").write_text("half")
     remove_strays(tmp_path)
     assert sorted(path for path in tmp_path.iterdir()) == sorted([alive, own])
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "a") as work:
+        (work / "inner").mkdir()
+        (work / "inner" / "x").write_text("x")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a" / "inner" / "x").read_text() == "x"
+    with contextlib.suppress(ZeroDivisionError), write_folder(tmp_path / "b") as work:
+        (work / "x").write_text("x")
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_merged_keeps_what_it_does_not_replace(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in ("old", "both"):
+        (tmp_path / "a" / name).write_text("old")
+    with write_folder(tmp_path / "a", merge=True) as work:
+        for name in ("both", "new"):
+            (work / name).write_text("new")
+        assert (tmp_path / "a" / "both").read_text() == "old"
+    found = {path.name: path.read_text() for path in (tmp_path / "a").iterdir()}
+    assert found == {"old": "old", "both": "new", "new": "new"}
+
+
+def test_a_hidden_folder_is_swept_with_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a" / "inner").mkdir(parents=True)
+    hidden = hide_folder(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == [hidden.name]
+    remove_strays(tmp_path)  # its process lives
+    assert hidden.is_dir()
+    remove_strays(tmp_path, alone=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_durable_in_the_folder_that_was_made_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Path] = []
+    monkeypatch.setattr(files, "fsync_dir", told.append)
+    make_folder(tmp_path / "a" / "b")
+    assert set(told) == {tmp_path / "a", tmp_path}
+    make_folder(tmp_path / "a" / "b")
+    assert len(told) == 2
+
+
+def test_a_disk_too_full_for_a_lock_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(ResourceError, match=r"\.lock\.pid: the disk is full"), hold_lock(tmp_path):
+        pass
+    assert not is_locked(tmp_path)

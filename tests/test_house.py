@@ -134,6 +134,54 @@ def test_no_class_of_ours_has_a_child_of_ours() -> None:
     assert names.isdisjoint(bases)
 
 
+def calls_of(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a file with the text of what is called."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def writes(called: str, call: ast.Call) -> bool:
+    """Whether a call writes a file under its final name, or gives one a name."""
+    method = called.rpartition(".")[2] if "." in called else ""
+    if method in ("write_text", "write_bytes", "rename", "touch"):
+        return True
+    if method == "replace":  # a string's takes two
+        return len(call.args) == 1 and called != "dataclasses.replace"
+    if method in ("open", "") and called.endswith("open"):
+        return any(isinstance(a, ast.Constant) and set(str(a.value)) & set("wax") for a in call.args[:2])
+    return called in ("json.dump", "shutil.move", "shutil.copy", "shutil.copytree", "torch.save")
+
+
+# what files.py cannot do for them: logs, what is copied or tokenised inside its write_folder, a
+# broken checkpoint set aside, and what benchmarks make up in a temporary folder
+WRITERS = {
+    *("files.py", "runs/record.py", "runs/transfer.py", "data/writer.py", "runs/checkpoint.py"),
+    *("train/launch.py", "study/job.py", "study/sweep.py", "cost/compare.py", "cost/data.py"),
+    "cli/main.py",  # of nowhere, if stdout is closed
+}
+
+
+def test_files_are_written_in_one_place() -> None:
+    found = {
+        name
+        for name, path in zip(NAMES, MODULES, strict=True)
+        if any(writes(called, call) for called, call in calls_of(path))
+    }
+    assert found == WRITERS
+
+
+def test_errors_become_exit_codes_in_one_place() -> None:
+    """The others end a process themselves: a rank, a second signal, a job for SLURM, a fail point."""
+    ends = ("sys.exit", "os._exit", "exit", "quit", "SystemExit", "typer.Exit", "typer.Abort")
+    found = {
+        name
+        for name, path in zip(NAMES, MODULES, strict=True)
+        if any(called in ends for called, _ in calls_of(path))
+    }
+    assert found == {"cli/main.py", "train/reports.py", "train/stop.py", "study/job.py", "faults.py"}
+
+
 def modules_after(code: str) -> set[str]:
     """Names of the modules that a fresh interpreter has loaded after some code."""
     printed = subprocess.run(

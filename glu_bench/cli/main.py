@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
@@ -25,7 +24,7 @@ from glu_bench.cli.status import status
 from glu_bench.cli.sweep import sweep
 from glu_bench.cli.train import train
 from glu_bench.cli.variants import variants
-from glu_bench.errors import ConfigError, GluBenchError, explain_memory, show_controls
+from glu_bench.errors import explain_end, show_controls
 
 app = typer.Typer(
     name="glu-bench",
@@ -68,24 +67,27 @@ def main() -> None:
             app()
         finally:
             sys.stdout.flush()  # here, where a reader that left is no error
-    except GluBenchError as error:
-        _leave(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _leave("interrupted", 130)
-    except BrokenPipeError:  # `glu-bench … | head`: nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:
-        shortage = explain_memory(error)
-        if shortage is not None:
-            _leave(str(shortage), shortage.exit_code)
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # any of a command's paths
-            _leave(f"{error.filename}: not a usable name ({error.strerror})", ConfigError.exit_code)
-        raise
+    except SystemExit as leaving:
+        if not isinstance(leaving.__context__, BrokenPipeError):
+            raise
+        _leave(leaving.__context__)  # for which typer has an exit code of its own
+    except BaseException as error:
+        _leave(error)
 
 
-def _leave(message: str, exit_code: int) -> None:
-    lines = [show_controls(line) for line in f"glu-bench: {message}".split("\n")]
-    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
-    print("\n".join(lines).encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
+def _leave(error: BaseException) -> None:
+    from glu_bench.show.console import drop_stream
+
+    exit_code, message = explain_end(error)
+    if exit_code == 1:
+        raise error
+    if message is None:
+        drop_stream(sys.stdout)
+    else:
+        lines = [show_controls(line) for line in f"glu-bench: {message}".split("\n")]
+        encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        try:
+            print("\n".join(lines).encode(encoding, errors="replace").decode(encoding), file=sys.stderr)
+        except OSError:  # nobody reads it
+            drop_stream(sys.stderr)
     sys.exit(exit_code)

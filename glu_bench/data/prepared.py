@@ -38,12 +38,13 @@ from glu_bench.errors import DataError, ResourceError
 from glu_bench.files import (
     dump_json,
     explain_disk,
-    fsync_dir,
     hold_lock,
     make_folder,
     read_json,
+    remove_strays,
     sha256_bytes,
     sha256_file,
+    write_folder,
     write_json,
     write_text,
 )
@@ -208,26 +209,17 @@ def _prepare(
     on_progress: OnProgress | None,
 ) -> dict[str, Any]:
     (folder / "manifest.json").unlink(missing_ok=True)
-    work = folder / "work"
-    shutil.rmtree(work, ignore_errors=True)  # of a preparation that was killed
-    make_folder(work)
-    try:
-        with explain_disk(folder, corpus.n_bytes):
-            tokenizer = _make_tokenizer(work, config, corpus)
-            dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
-            _check_space(folder, estimate_disk(config, corpus, np.dtype(dtype).itemsize))
-            writer = SplitWriter(work, tokenizer, dtype, config.data)
-            _tokenise(writer, config.data, corpus, tokenizer, on_progress)
-            counts = writer.close()
-            if writer.is_blank:
-                raise DataError(f"{corpus.name}: nothing but white space, there is no text to train on")
-            names = [f"{split}.bin" for split in SPLITS]
-            names += ["tokenizer.json"] if config.tokenizer.kind != "byte" else []
-            for name in names:
-                (work / name).replace(folder / name)
-            fsync_dir(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    remove_strays(folder, alone=True)  # of a preparation that was killed; this one holds the lock
+    with write_folder(folder, corpus.n_bytes, merge=True) as work, explain_disk(folder, corpus.n_bytes):
+        tokenizer = _make_tokenizer(work, config, corpus)
+        dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
+        _check_space(folder, estimate_disk(config, corpus, np.dtype(dtype).itemsize))
+        writer = SplitWriter(work, tokenizer, dtype, config.data)
+        _tokenise(writer, config.data, corpus, tokenizer, on_progress)
+        counts = writer.close()
+        if writer.is_blank:
+            raise DataError(f"{corpus.name}: nothing but white space, there is no text to train on")
+        names = sorted(path.name for path in work.iterdir())
     files = {}
     for name in names:
         info = (folder / name).stat()

@@ -6,8 +6,6 @@ transformers is not needed to write it; interop/export_check.py reads it back wi
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from glu_bench.data.tokenizers import Tokenizer
 from glu_bench.errors import ConfigError
-from glu_bench.files import explain_disk, fsync_dir, fsync_file, make_folder, read_umask, write_text
+from glu_bench.files import apply_umask, explain_disk, fsync_file, make_folder, write_folder, write_text
 from glu_bench.interop.stock import MODEL_TYPES, Stock, find_stock
 from glu_bench.interop.stock_tensors import make_tensors
 from glu_bench.interop.stock_tokenizer import make_tokenizer_files
@@ -122,27 +120,15 @@ def _write_folder(folder: Path, tensors: dict[str, Tensor], texts: dict[str, str
 
     folder = folder.absolute()  # "." has no name to stand beside
     make_folder(folder.parent)
-    work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     n_bytes = sum(weight.numel() * weight.element_size() for weight in tensors.values())
-    try:
-        with explain_disk(folder, n_bytes):
-            work.mkdir()
-            # transformers asks for this key; a second would stand before or after it by chance
-            save_file(tensors, work / WEIGHTS, metadata={"format": "pt"})
-            (work / WEIGHTS).chmod(0o666 & ~read_umask())  # safetensors writes 0600
-            fsync_file(work / WEIGHTS)
-            for name, text in texts.items():
-                write_text(work / name, text)
-            check_target(folder, force)  # somebody may have written there meanwhile
-            if force and folder.exists():
-                for name in (WEIGHTS, *texts):
-                    (work / name).replace(folder / name)
-                fsync_dir(folder)
-            else:
-                work.rename(folder)
-            fsync_dir(folder.parent)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with write_folder(folder, n_bytes, merge=force) as work, explain_disk(folder, n_bytes):
+        # transformers asks for this key; a second would stand before or after it by chance
+        save_file(tensors, work / WEIGHTS, metadata={"format": "pt"})
+        apply_umask(work / WEIGHTS)
+        fsync_file(work / WEIGHTS)
+        for name, text in texts.items():
+            write_text(work / name, text)
+        check_target(folder, force)  # somebody may have written there meanwhile
 
 
 def _make_generation_config(end_id: int) -> dict[str, Any]:

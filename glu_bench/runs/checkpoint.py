@@ -6,7 +6,6 @@ folder named step-… is never half of one. What a checksum does not confirm is 
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -18,13 +17,15 @@ from torch import Tensor
 from glu_bench.errors import DataError
 from glu_bench.faults import reach
 from glu_bench.files import (
+    apply_umask,
     explain_disk,
-    fsync_dir,
     fsync_file,
+    hide_folder,
     make_folder,
     read_json,
-    read_umask,
+    remove_strays,
     sha256_file,
+    write_folder,
     write_json,
 )
 from glu_bench.runs.tensor_file import check_header
@@ -61,40 +62,29 @@ def save_checkpoint(
     from safetensors.torch import save_file
 
     make_folder(folder)
+    remove_strays(folder, alone=True)  # of a process that was killed; this one holds the run's lock
     final = folder / f"step-{step:08d}"
-    work = folder / f".{final.name}.{os.getpid()}.tmp"
     n_bytes = sum(t.numel() * t.element_size() for group in (model, optimizer) for t in group.values())
-    for stray in folder.glob(".step-*.tmp"):  # of a process that was killed; this one holds the lock
-        shutil.rmtree(stray, ignore_errors=True)
-    try:
-        with explain_disk(work, n_bytes):
-            work.mkdir()
-            save_file(model, work / "model.safetensors")
-            reach("ckpt.tmp_half")
-            save_file(optimizer, work / "optimizer.safetensors")
-            write_json(work / "state.json", state)
-            mask = read_umask()
-            for name in FILES:
-                (work / name).chmod(0o666 & ~mask)  # safetensors writes 0600
-                fsync_file(work / name)
-            entries = {name: sha256_file(work / name) for name in FILES}
-            manifest = {"format_version": FORMAT_VERSION, "run_id": run_id, "step": step, "sha256": entries}
-            reach("ckpt.before_manifest")
-            write_json(work / "manifest.json", manifest)
-            fsync_dir(work)
-            if final.exists():  # the same step again, after resuming before it
-                shutil.rmtree(final)
-            reach("ckpt.before_rename")
-            work.rename(final)
-            reach("ckpt.after_rename")
-            fsync_dir(folder)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    with write_folder(final, n_bytes, point="ckpt") as work, explain_disk(final, n_bytes):
+        save_file(model, work / "model.safetensors")
+        reach("ckpt.tmp_half")
+        save_file(optimizer, work / "optimizer.safetensors")
+        write_json(work / "state.json", state)
+        for name in FILES:
+            apply_umask(work / name)
+            fsync_file(work / name)
+        entries = {name: sha256_file(work / name) for name in FILES}
+        manifest = {"format_version": FORMAT_VERSION, "run_id": run_id, "step": step, "sha256": entries}
+        reach("ckpt.before_manifest")
+        write_json(work / "manifest.json", manifest)
+        if final.exists():  # the same step again, after resuming before it
+            shutil.rmtree(hide_folder(final))
     reach("ckpt.before_purge")
     own = [path for path in list_checkpoints(folder) if _read_run_id(path) == run_id]
     for old in own[:-keep]:
-        shutil.rmtree(old)
+        hidden = hide_folder(old)
+        reach("ckpt.purge_half")
+        shutil.rmtree(hidden, ignore_errors=True)
     return final
 
 
@@ -163,10 +153,12 @@ def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
 def load_latest(folder: Path, run_id: str) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, or None if there is none; and why newer ones do not.
 
-    Checkpoints that do not verify are renamed corrupt-…, never deleted.
+    Checkpoints that do not verify are renamed corrupt-…, never deleted. The caller holds the run's lock.
     Raises: DataError if there are checkpoints and none verifies.
     """
     reasons: list[str] = []
+    if folder.is_dir():
+        remove_strays(folder, alone=True)
     for path in reversed(list_checkpoints(folder)):
         try:
             return load_checkpoint(path, run_id), reasons

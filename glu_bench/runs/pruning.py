@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glu_bench.errors import BusyError, DataError
-from glu_bench.files import explain_disk, fsync_dir, hold_lock
+from glu_bench.files import hide_folder, hold_lock, remove_strays
 from glu_bench.runs.checkpoint import check_checkpoint, list_checkpoints
 from glu_bench.runs.folder import Run, list_runs
 
@@ -51,15 +51,12 @@ def find_prunings(
 def prune(found: Iterable[Pruning]) -> Iterator[Pruning]:
     """Delete, each under its run's lock; yields what went. A run taken up meanwhile stays."""
     for each in found:
-        for stray in each.path.parent.glob(".*.prune.tmp"):  # of a prune that was cut short
-            shutil.rmtree(stray, ignore_errors=True)
+        remove_strays(each.path.parent)  # of a prune that was cut short
         try:
-            with hold_lock(each.run.path, timeout_s=0.1), explain_disk(each.path):
+            with hold_lock(each.run.path, timeout_s=0.1):
                 if each.what != "checkpoint" and each.run.outcome() == "complete":
                     continue  # it was finished while the person thought
-                hidden = each.path.with_name(f".{each.path.name}.prune.tmp")
-                each.path.rename(hidden)  # gone at once, even if what follows is cut short
-                fsync_dir(hidden.parent)
+                hidden = hide_folder(each.path)
         except BusyError:
             continue
         shutil.rmtree(hidden, ignore_errors=True)

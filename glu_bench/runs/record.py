@@ -15,6 +15,7 @@ from glu_bench.faults import reach
 from glu_bench.files import (
     dump_json,
     explain_disk,
+    fsync_file,
     parse_object,
     read_json,
     sha256_bytes,
@@ -90,6 +91,13 @@ def drop_rows_after(path: Path, step: int) -> None:
     if path.exists():
         kept = [row for row in read_rows(path) if row["step"] <= step]
         write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+def keep_rows(path: Path) -> None:
+    """Make the rows written so far durable."""
+    if path.exists():
+        with explain_disk(path):
+            fsync_file(path)
 
 
 def _digest(record: dict[str, Any]) -> str:

@@ -8,7 +8,6 @@ hidden name, verified again there and renamed, so what appears under runs/ is wh
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import (
     JSON_LIMIT_BYTES,
     explain_disk,
-    fsync_dir,
     fsync_file,
     hold_lock,
     make_folder,
+    remove_strays,
     sha256_file,
+    write_folder,
 )
 from glu_bench.runs.checkpoint import FILES, NAME
 from glu_bench.runs.folder import Run
@@ -82,8 +82,7 @@ def import_runs(folders: list[Path], output_dir: Path) -> Iterator[Transfer]:
     runs = output_dir / "runs"
     make_folder(runs)
     with hold_lock(runs):
-        for stray in runs.glob(".*.import.tmp"):  # of an import that was killed; this one holds the lock
-            shutil.rmtree(stray, ignore_errors=True)
+        remove_strays(runs)  # of an import that was killed
         for folder in folders:
             yield _import_run(folder, runs)
 
@@ -190,25 +189,14 @@ def _find_difference(source: Path, final: Path, files: list[Path]) -> str | None
 
 
 def _copy_run(source: Path, final: Path, files: list[Path]) -> None:
-    work = final.with_name(f".{final.name}.import.tmp")
     n_bytes = sum((source / file).lstat().st_size for file in files)
-    try:
-        with explain_disk(work, n_bytes):
-            work.mkdir()
+    with write_folder(final, n_bytes) as work:
+        with explain_disk(work):
             for file in files:
-                target = work / file
-                target.parent.mkdir(parents=True, exist_ok=True)
+                (work / file).parent.mkdir(parents=True, exist_ok=True)
         for file in files:
             _copy_file(source / file, work / file)
         _verify(work)  # the source may have changed since
-        for folder in sorted({(work / file).parent for file in files}, reverse=True):
-            fsync_dir(folder)
-        with explain_disk(final):
-            work.rename(final)
-            fsync_dir(final.parent)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 def _copy_file(source: Path, target: Path) -> None:

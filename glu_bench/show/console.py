@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -13,13 +13,44 @@ from rich.text import Text
 from glu_bench.errors import show_controls
 
 
+def drop_stream(stream: TextIO) -> None:
+    """Send what a stream still holds, and all that comes, nowhere: else the interpreter ends with 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 class Results(Console):
     """A console whose reader may leave: `glu-bench … | head -1` is no failure."""
 
     def on_broken_pipe(self) -> None:
-        """Write no more and end well; rich would end with 1."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0)
+        """Leave it to the command line; rich would end with 1."""
+        raise
+
+
+class Remarks:
+    """Stderr that nobody may read any more, a terminal closed or a pipe broken: no reason to stop work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or lose the text."""
+        try:
+            return self.stream.write(text)
+        except OSError:
+            drop_stream(self.stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or lose what waits."""
+        try:
+            self.stream.flush()
+        except OSError:
+            drop_stream(self.stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 def make_stdout() -> Console:
@@ -31,7 +62,7 @@ def make_stdout() -> Console:
 
 def make_stderr() -> Console:
     """For progress, remarks and errors."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(file=cast(TextIO, Remarks(sys.stderr)), highlight=False, soft_wrap=True)
 
 
 def is_live(console: Console) -> bool:

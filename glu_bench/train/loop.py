@@ -52,7 +52,7 @@ from glu_bench.ranks import ALONE, Ranks
 from glu_bench.runs.checkpoint import Checkpoint, load_checkpoint, load_latest, save_checkpoint
 from glu_bench.runs.environment import read_environment
 from glu_bench.runs.folder import Run, keep_tokenizer, make_run_id, open_run, restart_run
-from glu_bench.runs.record import append_row, drop_rows_after, write_record
+from glu_bench.runs.record import append_row, drop_rows_after, keep_rows, write_record
 from glu_bench.train.diagnostics import make_diagnostics
 from glu_bench.train.events import Evaluating, Event, Finished, Logged, Started
 from glu_bench.train.feed import Feed, make_feed
@@ -180,7 +180,8 @@ def _note_failure(run: Run) -> Iterator[None]:
     except Exception as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         reason = str(explain_memory(error) or f"{type(error).__name__}: {line}")
-        write_json(run.path / "failure.json", {"status": "failed", "reason": reason})
+        with contextlib.suppress(OSError, GluBenchError):  # the disk may be full: that is the error to tell
+            write_json(run.path / "failure.json", {"status": "failed", "reason": reason})
         raise
 
 
@@ -249,10 +250,11 @@ def _train(
         weights, state = collect_weights(model, ranks), pack_tensors(model, optimizer, ranks)
         # an update can overflow although loss and gradient were finite
         broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
-        if ranks.share(len(broken)):
+        if ranks.share(f"finite {progress.step}", len(broken)):
             reason = f"{broken[0] if broken else 'a tensor'} holds numbers that are not finite"
             _diverge(run, ranks, progress.step, reason, "no checkpoint was written of this step")
         if ranks.writes:
+            keep_rows(run.metrics_path)  # those of the steps that a resume will not repeat
             save_checkpoint(
                 run.checkpoints,
                 run.run_id,

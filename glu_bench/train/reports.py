@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from glu_bench.errors import DataError, DivergedError, GluBenchError, LostRankError, explain_memory
+from glu_bench.errors import DataError, DivergedError, GluBenchError, LostRankError, explain_end
 from glu_bench.faults import reach
 from glu_bench.files import explain_disk, make_folder, read_json, write_json, write_text
 from glu_bench.ranks import is_rank
@@ -110,8 +110,7 @@ def end_as_rank(output_dir: Path) -> Iterator[None]:
                 raise  # else nobody reads on, as in `glu-bench … | head`
         reach("rank.end")
     except BaseException as caught:
-        error = explain_memory(caught) or caught
-        report = _make_report(rank, error)
+        report = _make_report(rank, caught)
         with contextlib.suppress(OSError, GluBenchError):  # a full disk has been said already
             _write_report(folder, report)
         if not launched:
@@ -135,14 +134,12 @@ def _exit_now(exit_code: int) -> NoReturn:
 
 
 def _make_report(rank: int, error: BaseException | None) -> RankReport:
-    code = 0 if error is None else 130 if isinstance(error, KeyboardInterrupt) else 1
-    if isinstance(error, GluBenchError):
-        code = error.exit_code
+    code, words = (0, "done") if error is None else explain_end(error)
     trace = "".join(traceback.format_exception(error)) if code == 1 and error is not None else None
     return RankReport(
         rank=rank,
         exit_code=code,
-        message="done" if error is None else str(error) or type(error).__name__,
+        message=words or str(error) or type(error).__name__,
         lost=isinstance(error, LostRankError),
         trace=trace,
         ended_at_s=time.monotonic(),

@@ -51,7 +51,8 @@ class StopRequest:
 def catch_signals(launched: bool = False) -> Iterator[StopRequest]:
     """Handle SIGINT, SIGTERM and SIGHUP by a StopRequest while inside, and a launcher's orders."""
     request = StopRequest()
-    before = {number: signal.signal(number, request.receive) for number in SIGNALS}
+    heard = [number for number in SIGNALS if not _is_for_others(number)]
+    before = {number: signal.signal(number, request.receive) for number in heard}
     if launched:
         before |= {number: signal.signal(number, request.obey) for number in ORDERS}
     try:
@@ -59,6 +60,11 @@ def catch_signals(launched: bool = False) -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_for_others(number: signal.Signals) -> bool:
+    """Whether who started this process keeps a signal from it: `nohup glu-bench …` outlives its terminal."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 def end_with_parent() -> None:

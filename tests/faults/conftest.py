@@ -212,3 +212,23 @@ def check_refused(ended: Ended, code: int, *parts: str) -> None:
     assert line.startswith("glu-bench: ")
     for part in parts:
         assert part in line
+
+
+def intact_steps(run: Path) -> list[int]:
+    """Steps of the checkpoints all files of which have the checksums that their manifest says, in order."""
+    found = []
+    for path in sorted((run / "checkpoints").glob("step-*")):
+        with contextlib.suppress(OSError, ValueError):
+            manifest = json.loads((path / "manifest.json").read_text())
+            if all(hash_file(path / name) == sha256 for name, sha256 in manifest["sha256"].items()):
+                found.append(int(manifest["step"]))
+    return found
+
+
+def wait_until_stopped(pid: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Come back once a process has stopped itself (the fail points' action stop)."""
+    until = time.monotonic() + 120
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < until, "did not stop"
+        meanwhile()
+        time.sleep(0.02)

@@ -60,6 +60,13 @@ def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000010", "step-00000100"]
 
 
+def test_a_step_saved_again_replaces_the_first(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "step-00000001" / "state.json").write_text("broken")
+    assert load_checkpoint(save(tmp_path, 1), RUN_ID).step == 1
+    assert names(tmp_path) == ["step-00000001"]
+
+
 def test_the_newest_is_the_highest_step_whatever_the_times_on_disk(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         os.utime(save(tmp_path, step), (4e9 - step * 1e9, 4e9 - step * 1e9))
@@ -224,9 +231,9 @@ def test_saving_that_breaks_off_leaves_the_earlier_checkpoints_alone(
     def fail(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    where = "safetensors.torch.save_file" if moment == "save_file" else f"{room.__name__}.{moment}"
+    where = {"save_file": "safetensors.torch", "fsync_dir": "glu_bench.files"}.get(moment, room.__name__)
     with monkeypatch.context() as patch:
-        patch.setattr(where, fail)
+        patch.setattr(f"{where}.{moment}", fail)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path, 2, keep=1)
     assert names(tmp_path) == ["step-00000001"]

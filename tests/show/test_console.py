@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
+import sys
 
 import pytest
 from hypothesis import given
@@ -64,6 +66,16 @@ def test_progress_and_results_go_to_different_streams(capsys: pytest.CaptureFixt
     make_stdout().print("result")
     make_stderr().print("progress")
     assert capsys.readouterr() == ("result\n", "progress\n")
+
+
+def test_a_remark_that_nobody_reads_is_lost_and_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        os.close(reading)
+        monkeypatch.setattr(sys, "stderr", stream)
+        for _ in range(2):
+            make_stderr().print("progress")
+        stream.write("more")  # goes nowhere now, also when it is closed
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("CI", "true"), ("TERM", "dumb")])

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from glu_bench.errors import InterruptedRunError
 from glu_bench.train.stop import SIGNALS, StopRequest, catch_signals
+
+
+@pytest.fixture(autouse=True)
+def _terminal() -> Iterator[None]:
+    """As under a terminal, though the tests may be under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with catch_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.number is None
 
 
 @pytest.mark.parametrize("number", SIGNALS)
