@@ -71,6 +71,7 @@ TRAINED = {"model", "optimizer", "state", "result", "rows", "blocks"}
 RECORDED = {"state", "result"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutilate", "expected"),
     [

@@ -322,6 +322,7 @@ def read_losses(run: Path) -> list[tuple[int, float]]:
     return [(row["step"], row["loss_nats"]) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 def test_a11_saved_while_compiled_and_loaded_eagerly(

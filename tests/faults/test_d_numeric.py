@@ -141,6 +141,7 @@ def test_d3_a_nan_between_two_logged_steps(tiny_train: TinyTrain, fault: Fault, 
     assert check_finite(run) == [5]
 
 
+@pytest.mark.slow
 def test_d4_nothing_to_train_on_or_to_score(
     tiny_words: list[str], processes: Processes, finished_run: Run, tmp_path: Path
 ) -> None:
