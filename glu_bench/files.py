@@ -11,7 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ from glu_bench.errors import BusyError, ConfigError, DataError, ResourceError
 from glu_bench.faults import reach
 
 JSON_LIMIT_BYTES = 64 * 2**20  # a larger record is not one of ours
+MAX_DEPTH = 32  # ours are six deep
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def fsync_dir(folder: Path) -> None:
@@ -101,23 +105,49 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
-    Raises: DataError if it is missing, too large, torn, not strict JSON or not an object.
+    Raises: DataError if it is missing, no regular file, too large, torn, not strict JSON or not an
+    object.
     """
     try:
-        if path.stat().st_size > JSON_LIMIT_BYTES:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            raise DataError(f"{path}: not a regular file")
+        if info.st_size > JSON_LIMIT_BYTES:
             raise DataError(f"{path}: larger than {JSON_LIMIT_BYTES // 2**20} MiB, not a record of glu-bench")
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return parse_object(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: not there") from None
     except (ValueError, RecursionError, OSError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from None
+
+
+def parse_object(text: str) -> dict[str, Any]:
+    """The object that a text is, in strict JSON.
+
+    Raises: ValueError for anything else, or what is nested deeper than MAX_DEPTH; RecursionError.
+    """
+    value = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}, an object was expected")
+        raise ValueError(f"it holds a {type(value).__name__}, an object was expected")
+    if _SURROGATE.search(text):  # half a character, which no file and no screen takes
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    if text.count("{") + text.count("[") > MAX_DEPTH and _is_deep(value):
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
     return value
 
 
 def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is not strict JSON")
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        parts = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [inner for part in parts for inner in part if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def sha256_bytes(content: bytes) -> str:
@@ -192,9 +222,10 @@ def hold_lock(folder: Path, *, timeout_s: float = 1.0) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        pid = holder.read_text().strip() if holder.exists() else "unknown"
+        pid = _read_pid(holder)
         raise BusyError(f"{folder}: another process works on it (pid {pid}); wait for it or end it") from None
     try:
+        holder.unlink(missing_ok=True)  # of a killed process; or a link, which would lead elsewhere
         holder.write_text(f"{os.getpid()}\n")
         yield
     finally:
@@ -202,15 +233,29 @@ def hold_lock(folder: Path, *, timeout_s: float = 1.0) -> Iterator[None]:
         lock.release()
 
 
+def _read_pid(holder: Path) -> str:
+    try:
+        fd = os.open(holder, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return "unknown"
+    with os.fdopen(fd, "rb") as file:
+        return file.read(20).decode("ascii", errors="replace").strip() or "unknown"
+
+
 def is_locked(folder: Path) -> bool:
-    """Whether another process holds the folder's lock at this moment."""
+    """Whether another process holds the folder's lock at this moment; a link or a pipe there is no lock."""
     import fcntl
 
     try:
-        with (folder / ".lock").open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+        fd = os.open(folder / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
         return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
     return False

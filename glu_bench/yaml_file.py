@@ -17,6 +17,8 @@ LIMIT_BYTES = 2**20  # a configuration is a few kB; more is a mistake or an atta
 MAX_DEPTH = 20  # ours are four deep
 MAX_NUMBER_CHARS = 100  # what is longer is text
 
+# what makes Hydra call something: _target_, _partial_, _args_
+_INSTRUCTION = re.compile(r"_[a-z]+_")
 # a number with an exponent is one without a dot or a sign too: 1e-3, as Hydra reads it
 _EXPONENT = re.compile(r"[-+]?[0-9]+(?:_[0-9]+)*(?:\.[0-9_]*)?[eE][-+]?[0-9]+")
 
@@ -108,6 +110,8 @@ def _build(text: str, path: Path) -> Any:
             holder.append(value)
         elif not isinstance(value, str):
             raise _refuse(path, event, f"{getattr(event, 'value', 'a list')} is not a word, as keys are")
+        elif _INSTRUCTION.fullmatch(value):
+            raise _refuse(path, event, f"{value}: an instruction, not a setting")
         elif value in holder:
             raise _refuse(path, event, f"found duplicate key {value}")
         else:

@@ -106,13 +106,14 @@ def show(
     Example: glu-bench runs show swiglu-nano
     """
     from glu_bench.config import render_config
+    from glu_bench.runs.fields import SHOWN
     from glu_bench.runs.folder import find_run
     from glu_bench.show.console import make_stdout, plain, print_json
     from glu_bench.show.tables import render_result, render_rows
 
     found = find_run(run, output_dir)
     status = found.status()
-    record = found.result() if status == "complete" else None
+    record = found.result(SHOWN) if status == "complete" else None
     config = found.config()
     environment = found.environment()
     if as_json:

@@ -7,6 +7,7 @@ in bits per byte compare across tokenizers.
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 Ids = NDArray[np.uint32] | NDArray[np.uint16]
+MAX_FILE_BYTES = 2**28  # the largest in use takes 35 MB
 END_TOKENS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
 
 
@@ -134,6 +136,9 @@ def load_tokenizer_file(path: Path, end_token: str | None) -> FileTokenizer:
     if path.exists() and not path.is_file():  # a pipe would never end
         raise DataError(f"tokenizer.path={path}: not a regular file")
     try:
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode) or info.st_size > MAX_FILE_BYTES:
+            raise DataError(f"tokenizer.path={path}: no file, or of more than {MAX_FILE_BYTES // 2**20} MiB")
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"tokenizer.path={path}: cannot be read ({error})") from None

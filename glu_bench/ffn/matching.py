@@ -39,8 +39,11 @@ def match_width(variant: Variant, d_model: int, match: Match, bias: bool) -> Rec
     """The width F of an arm and how near it comes to the baseline.
 
     The baseline is the ungated block of width expansion*D with the same `bias`.
+    Raises: ConfigError if that has no unit.
     """
     d_baseline = round(match.expansion * d_model)
+    if d_baseline < 1:
+        raise ConfigError(f"match.expansion={match.expansion:g}: no hidden unit at model.d_model={d_model}")
     n_baseline = 2 * d_model * d_baseline + (d_baseline + d_model if bias else 0)
     if match.mode == "params":
         return match_count(variant, d_model, n_baseline, match.multiple_of, bias)

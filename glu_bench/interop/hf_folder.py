@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import read_json
 from glu_bench.interop.stock import ARCEE, LLAMA, MODEL_TYPES
+from glu_bench.runs.tensor_file import check_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,6 +62,8 @@ def load_stock_model(folder: Path) -> PreTrainedModel:
     tensors that config.json does not describe.
     """
     architecture = read_stock_config(folder)["architectures"][0]
+    for path in folder.glob("*.safetensors"):
+        check_header(path)
     require_transformers()
     import torch
     from transformers import ArceeForCausalLM, LlamaForCausalLM

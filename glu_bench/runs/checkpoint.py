@@ -27,6 +27,7 @@ from glu_bench.files import (
     sha256_file,
     write_json,
 )
+from glu_bench.runs.tensor_file import check_header
 
 NAME = re.compile(r"step-(\d{8})")
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -98,7 +99,12 @@ def save_checkpoint(
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders, lowest step first; the step is in the name, times on disk do not matter."""
+    """Checkpoint folders, lowest step first; the step is in the name, times on disk do not matter.
+
+    Raises: DataError if the folder is a link.
+    """
+    if folder.is_symlink():
+        raise DataError(f"{folder}: a link, not a folder of checkpoints")
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
@@ -144,6 +150,8 @@ def load_checkpoint(path: Path, run_id: str | None = None) -> Checkpoint:
     from safetensors.torch import load_file
 
     step = check_checkpoint(path, run_id)
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        check_header(path / name)
     try:
         model = load_file(path / "model.safetensors")
         optimizer = load_file(path / "optimizer.safetensors")

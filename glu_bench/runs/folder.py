@@ -7,7 +7,8 @@ determines the result, so the same configuration always leads to the same folder
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,17 @@ from glu_bench.files import (
     write_json,
     write_text,
 )
+from glu_bench.runs.fields import ENVIRONMENT, FAILURE, RESULT, check_fields
 from glu_bench.runs.record import read_record, read_rows
 
 if TYPE_CHECKING:
     from glu_bench.data.tokenizers import Tokenizer
     from glu_bench.lm.decoder import Decoder
 
+WRITTEN = (
+    *("config.yaml", "environment.json", "tokenizer.json", "metrics.jsonl", "blocks.safetensors"),
+    *("result.json", "failure.json", "trace.json.gz", ".lock"),
+)
 STATUSES = ("planned", "running", "complete", "diverged", "interrupted", "failed")
 
 
@@ -79,6 +85,25 @@ class Run:
         """The file of logged rows."""
         return self.path / "metrics.jsonl"
 
+    def find_file(self, name: str) -> Path | None:
+        """One of its files; None if it is not there.
+
+        Raises: DataError for a link, the folder itself included, or what is no regular file: it
+        would lead out of the folder, or nowhere.
+        """
+        path = self.path / name
+        if self.path.is_symlink():
+            raise DataError(f"{self.path}: a link, not a run folder")
+        try:
+            is_file = stat.S_ISREG(path.lstat().st_mode)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self.path}: not readable ({error})") from None
+        if not is_file:
+            raise DataError(f"{path}: a link, or not a regular file")
+        return path
+
     def config(self) -> schema.Config:
         """The configuration the run was made with.
 
@@ -94,8 +119,8 @@ class Run:
         return self._read()[1]
 
     def _read(self) -> tuple[schema.Config, dict[str, Any]]:
-        path = self.path / "config.yaml"
-        if not path.exists():
+        path = self.find_file("config.yaml")
+        if path is None:
             raise DataError(f"{self.path}: not a run folder, there is no config.yaml")
         config = configuration.read_config(path)
         facts = self.environment()
@@ -112,47 +137,62 @@ class Run:
         return config, identity
 
     def environment(self) -> dict[str, Any]:
-        """What environment.json says; empty if the run has not begun."""
-        path = self.path / "environment.json"
-        return read_json(path) if path.exists() else {}
+        """What environment.json says; empty if the run has not begun.
 
-    def result(self) -> dict[str, Any]:
-        """The final record.
-
-        Raises: DataError if the run is not complete or the record was edited.
+        Raises: DataError if it is broken, or says something else than a run does.
         """
-        path = self.path / "result.json"
-        if not path.exists():
+        path = self.find_file("environment.json")
+        if path is None:
+            return {}
+        facts = read_json(path)
+        check_fields(path, facts, ENVIRONMENT)
+        return facts
+
+    def result(self, needed: Collection[str] = ()) -> dict[str, Any]:
+        """The final record, the `needed` fields among its own.
+
+        Raises: DataError if the run is not complete, or the record was edited or is no run's.
+        """
+        path = self.find_file("result.json")
+        if path is None:
             raise DataError(
                 f"{self.run_id}: not complete ({self.status()}); run the same train command to go on"
             )
-        return read_record(path)
+        record = read_record(path)
+        check_fields(path, record, RESULT, needed)
+        return record
 
     def failure(self) -> dict[str, Any] | None:
         """How the run ended badly, if it did and said so; a broken note is a failure as well."""
-        path = self.path / "failure.json"
-        if not path.exists():
-            return None
         try:
-            found = read_json(path)
+            path = self.find_file("failure.json")
+            if path is None:
+                return None
+            said = read_json(path)
+            check_fields(path, said, FAILURE, ("status", "reason"))
         except DataError as error:
             return {"status": "failed", "reason": str(error)}
-        if found.get("status") not in ("diverged", "failed") or "reason" not in found:
-            return {"status": "failed", "reason": f"{path}: not a note of a failure"}
-        return found
+        return said
 
     def rows(self) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl."""
-        return read_rows(self.metrics_path)
+        """Rows of metrics.jsonl.
+
+        Raises: DataError if it is broken.
+        """
+        path = self.find_file(self.metrics_path.name)
+        return [] if path is None else read_rows(path)
 
     def outcome(self) -> str | None:
         """How the run ended (complete, diverged, failed), or None if it did not."""
         try:
-            read_record(self.path / "result.json")
-            return "complete"
+            path = self.find_file("result.json")
+            if path is not None:
+                read_record(path)
+                return "complete"
         except DataError:
-            failure = self.failure()
-            return str(failure["status"]) if failure else None
+            pass  # then it is not complete
+        failure = self.failure()
+        return str(failure["status"]) if failure else None
 
     def status(self) -> str:
         """One of STATUSES, from what is on disk and who holds the lock; never stored."""
@@ -172,6 +212,7 @@ class Run:
         """
         from glu_bench.data.prepared import load_prepared_tokenizer
 
+        self.find_file("tokenizer.json")  # refuses a link
         tokenizer = load_prepared_tokenizer(self.path, self.config().tokenizer)
         self.check_tokenizer(tokenizer, f"{self.path}/tokenizer.json")
         return tokenizer
@@ -209,7 +250,7 @@ class Run:
         the configuration; ConfigError if it needs a plugin that is not loaded.
         """
         from glu_bench.ffn.plugins import check_plugins
-        from glu_bench.lm.decoder import make_decoder
+        from glu_bench.lm.decoder import make_decoder, make_meta_decoder
         from glu_bench.runs.checkpoint import load_checkpoint
 
         config = self.config()  # first of all: an edited record no longer hashes to the id
@@ -221,20 +262,26 @@ class Run:
             )
         path = self.checkpoints / f"step-{steps[-1] if step is None else step:08d}"
         checkpoint = load_checkpoint(path, self.run_id)
-        model = make_decoder(config, self.environment()["vocab_size"], config.train.fast)
+        vocab_size = self.environment().get("vocab_size")
+        if not vocab_size:
+            raise DataError(f"{self.path}/environment.json: has no vocab_size")
+        # memory is taken for what the file holds, not for what a record says of it
+        if config.model.n_layers > len(checkpoint.model):
+            raise DataError(
+                f"{checkpoint.path}: {len(checkpoint.model)} tensors, "
+                f"the configuration has {config.model.n_layers} blocks"
+            )
+        check_weights(make_meta_decoder(config, vocab_size), checkpoint.model, str(checkpoint.path))
+        model = make_decoder(config, vocab_size, config.train.fast)
         load_weights(model, checkpoint.model, str(checkpoint.path))
         return model.eval()
 
 
-def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
-    """Copy whole tensors into a model, spread or not: every name, shape and dtype must agree.
+def check_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
+    """See that every name, shape and dtype of a model and of whole tensors agree.
 
     Raises: DataError naming the first difference.
     """
-    import torch
-
-    from glu_bench.ranks import spread_like
-
     own = dict(model.named_parameters())
     for name in sorted(set(own) ^ set(tensors)):
         side = "missing from" if name in own else "not in the model but in"
@@ -246,8 +293,20 @@ def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
                 f"{where}: {name} is {tuple(tensor.shape)} {tensor.dtype} in the checkpoint, "
                 f"{tuple(parameter.shape)} {parameter.dtype} in the model"
             )
+
+
+def load_weights(model: Decoder, tensors: dict[str, Any], where: str) -> None:
+    """Copy whole tensors into a model, spread or not.
+
+    Raises: DataError as `check_weights`.
+    """
+    import torch
+
+    from glu_bench.ranks import spread_like
+
+    check_weights(model, tensors, where)
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in model.named_parameters():
             parameter.copy_(spread_like(tensors[name], parameter))
 
 
@@ -258,8 +317,8 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
     Raises: DataError naming the first key that differs; ConfigError if nothing can be written.
     """
     run = Run(output_dir / "runs" / environment["run_id"])
-    if run.path.is_symlink():
-        raise DataError(f"{run.path}: a link, not a run folder")
+    for name in WRITTEN:  # a link there would be written through
+        run.find_file(name)
     make_folder(run.path)
     path = run.path / "config.yaml"
     if path.exists() and (run.path / "environment.json").exists():

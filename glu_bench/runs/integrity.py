@@ -36,7 +36,11 @@ def verify_run(run: Run) -> list[str]:
             run.load_tokenizer()
         except (DataError, OSError) as error:
             problems.append(str(error))
-    for path in list_checkpoints(run.checkpoints):
+    try:
+        checkpoints = list_checkpoints(run.checkpoints)
+    except DataError as error:
+        return [*problems, str(error)]
+    for path in checkpoints:
         try:
             check_checkpoint(path, run_id)
         except (DataError, OSError) as error:

@@ -12,9 +12,18 @@ from typing import Any, TypeGuard
 
 from glu_bench.errors import DataError
 from glu_bench.faults import reach
-from glu_bench.files import dump_json, explain_disk, read_json, sha256_bytes, write_json, write_text
+from glu_bench.files import (
+    dump_json,
+    explain_disk,
+    parse_object,
+    read_json,
+    sha256_bytes,
+    write_json,
+    write_text,
+)
 
 CHECKSUM = "record_sha256"
+ROWS_LIMIT_BYTES = 2**30  # a row takes 200 bytes: five million of them
 MAX_NUMBER = 1e100  # its square, and sums of squares, are numbers still
 
 
@@ -53,21 +62,26 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl in order; a torn last line is left out, no file means no row.
 
-    Raises: DataError for a torn line that is not the last.
+    Raises: DataError for a torn line that is not the last, or a row without its step.
     """
     if not path.exists():
         return []
+    if path.stat().st_size > ROWS_LIMIT_BYTES:
+        raise DataError(f"{path}: larger than {ROWS_LIMIT_BYTES // 2**20} MiB, not a log of glu-bench")
     rows = []
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = parse_object(line.decode("utf-8"))
+        except (ValueError, RecursionError):
             if number == len(lines):
                 break  # the process was killed while it wrote
             raise DataError(f"{path}:{number}: not a row of JSON") from None
+        if type(row.get("step")) is not int:
+            raise DataError(f"{path}:{number}: a row without its step")
+        rows.append(row)
     return rows
 
 

@@ -54,4 +54,9 @@ def print_text(text: str) -> None:
 def print_json(value: dict[str, Any]) -> None:
     """One strict JSON object on stdout, schema_version first."""
     as_ascii = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
-    print(json.dumps({"schema_version": 1, **value}, ensure_ascii=as_ascii, allow_nan=False))
+    text = json.dumps({"schema_version": 1, **value}, ensure_ascii=as_ascii, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a file's name that is no UTF-8
+        text = json.dumps({"schema_version": 1, **value}, allow_nan=False)
+    print(text)

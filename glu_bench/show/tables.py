@@ -35,10 +35,10 @@ def render_result(record: Mapping[str, Any]) -> Table:
     table = make_table(record["run_id"], ("", ""), left=2)
     rows = [
         ("test perplexity", perplexity_text(record["test_perplexity"])),
-        ("test loss", f"{record['test_loss_nats']:.4f} nats/token"),
-        ("test bits/byte", f"{record['test_bits_per_byte']:.4f}"),
-        ("val loss", f"{record['val_loss_nats']:.4f} nats/token"),
-        ("train loss", f"{record['train_loss_nats']:.4f} nats/token"),
+        ("test loss", f"{fixed(record['test_loss_nats'])} nats/token"),
+        ("test bits/byte", fixed(record["test_bits_per_byte"])),
+        ("val loss", f"{fixed(record['val_loss_nats'])} nats/token"),
+        ("train loss", f"{fixed(record['train_loss_nats'])} nats/token"),
         ("parameters", f"{record['n_params']:,}"),
         ("in feed-forward", f"{record['n_ffn_params']:,} at F={record['d_ff']}"),
         ("match residual", f"{record['match_residual']:+.3%} of the ungated baseline's"),

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from glu_bench.errors import ConfigError
+from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import dump_json
+from glu_bench.runs.fields import COMPARED
 from glu_bench.runs.folder import Run, find_run, list_runs
 from glu_bench.study.plan import Plan, PlannedRun, find_plan, load_plan
 from glu_bench.study.tuning import list_tuned
@@ -62,9 +63,13 @@ def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | Planne
 
 def _find_run_or_sweep(text: str, output_dir: Path) -> Run | Plan | list[Run]:
     path = Path(text)
-    if (path / "config.yaml").is_file():
+    try:
+        is_run, is_plan = ((path / name).is_file() for name in ("config.yaml", "plan.json"))
+    except OSError as error:  # too long for a path
+        raise ConfigError(f"'{text[:40]}…': names nothing ({error.strerror})") from None
+    if is_run:
         return Run(path)
-    if (path / "plan.json").is_file():
+    if is_plan:
         return load_plan(path)
     published = path / "sweeps" / path.name  # of the folder that `runs publish` makes
     if (published / "plan.json").is_file():
@@ -97,15 +102,31 @@ def read_entries(found: Sequence[str | Path | Run | PlannedRun]) -> list[Entry]:
 def read_entry(found: str | Path | Run | PlannedRun) -> Entry:
     """A run's entry, its arm not named yet."""
     if isinstance(found, PlannedRun):
-        identity, seed = _take_seed(found.identity)
+        identity, seed = _take_planned(found)
         return Entry(found.run_id, identity, seed, "planned", None)
     run = found if isinstance(found, Run) else Run(Path(found))
     identity, seed = _take_seed(run.identity())
     status = run.status()
-    result = run.result() if status == "complete" else None
+    result = run.result(COMPARED) if status == "complete" else None
     if result is not None:  # the names of its keys are those of every other run's
         result = {sys.intern(name): value for name, value in result.items()}
     return Entry(run.path.name, identity, seed, status, result, folder=str(run.path))
+
+
+def _take_planned(planned: PlannedRun) -> tuple[dict[str, Any], int]:
+    """As `_take_seed`, of an identity that nothing was hashed from.
+
+    Raises: DataError if it is no run's.
+    """
+    try:
+        describe_setting(planned.identity)
+        identity, seed = _take_seed(planned.identity)
+        _arm_of(Entry(planned.run_id, identity, seed, "planned", None), ("variant",))
+        if type(seed) is int and isinstance(identity["tokenizer_fingerprint"], str):
+            return identity, seed
+    except (KeyError, TypeError, ValueError, StopIteration, ConfigError):
+        pass
+    raise DataError(f"{planned.run_id}: its plan does not say what determines it")
 
 
 def _take_seed(identity: dict[str, Any]) -> tuple[dict[str, Any], int]:
@@ -133,6 +154,10 @@ def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRu
         for entry in entries
         if entry.name in tuned
     ]
+    for entry in again:
+        for key in entry.tuned:
+            if key not in entry.identity:
+                raise DataError(f"{entry.name}: was tuned over {key}, which does not determine a result")
     return entries + again
 
 

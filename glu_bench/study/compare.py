@@ -160,7 +160,9 @@ def _warn_of_edges(by_arm: dict[str, list[Entry]]) -> list[str]:
         for key in entries[0].tuned:
             edge = entries[0].edges.get(key)
             at = f", the {edge} end of the grid: --widen" if edge else ""
-            said.append(f"{arm}: {key} {entries[0].identity[key]:g} by tuning{at}")
+            value = entries[0].identity[key]
+            shown = f"{value:g}" if isinstance(value, int | float) else value
+            said.append(f"{arm}: {key} {shown} by tuning{at}")
     return said
 
 

@@ -7,6 +7,7 @@ themselves lie in outputs/runs/ like any other, so sweeps that overlap share the
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from glu_bench.data.prepared import TokenSet
 
 MAX_SHOWN = 8  # runs of a refused change that are named
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")  # a plain folder name
 
 
 @dataclass(frozen=True)
@@ -136,11 +138,7 @@ def load_plan(folder: Path) -> Plan:
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder}/plan.json: not a plan ({error})") from None
     for planned in runs:
-        if (
-            Path(planned.run_id).name != planned.run_id
-            or planned.run_id.startswith(".")
-            or not planned.run_id
-        ):
+        if not RUN_ID.fullmatch(planned.run_id):
             raise DataError(f"{folder}/plan.json: {planned.run_id!r} is not a run id")
         for word in planned.words:
             if word.startswith("-") or "=" not in word:  # words become arguments of a command
@@ -187,8 +185,11 @@ def find_plan(text: str, output_dir: Path) -> Plan:
 
     Raises: ConfigError if none or several do.
     """
-    if (Path(text) / "plan.json").is_file():
-        return load_plan(Path(text))
+    try:
+        if (Path(text) / "plan.json").is_file():
+            return load_plan(Path(text))
+    except OSError as error:  # too long for a path
+        raise ConfigError(f"'{text[:40]}…': names no sweep ({error.strerror})") from None
     known = list_plans(output_dir)
     found = [plan for plan in known if plan.sweep_id == text] or [
         plan for plan in known if plan.sweep_id.startswith(text)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from glu_bench.errors import DataError
 from glu_bench.files import sha256_bytes
 from glu_bench.runs.folder import Run
+from glu_bench.runs.record import MAX_NUMBER
+from glu_bench.runs.tensor_file import check_header
 from glu_bench.stats.interval import find_mean_interval, summarise
 from glu_bench.study.compare import Arm, Comparison
 
@@ -26,6 +28,7 @@ N_PLACES = 8  # parts of the window
 # tokens by how frequent they are: shares of all scored tokens, the most frequent first
 FREQUENCIES = (("most frequent half", 0.5), ("next 30 %", 0.8), ("next 15 %", 0.95), ("rarest 5 %", 1.0))
 N_EXTREMES = 3
+MAX_TOKENS = 2**53  # counted without rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,31 +85,48 @@ def _load(run: Run, split: str) -> Stored:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    path = run.path / "blocks.safetensors"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    if sha256_bytes(content) != run.result()["blocks_sha256"]:
+    path = run.find_file("blocks.safetensors")
+    if path is None:
+        raise DataError(f"{run.path}: has no blocks.safetensors")
+    content = path.read_bytes()
+    if sha256_bytes(content) != run.result(("blocks_sha256",))["blocks_sha256"]:
         raise DataError(f"{path}: is not the file that result.json names; it was edited or torn")
+    check_header(path)
     try:
         arrays = load(content)
-    except SafetensorError as error:
-        raise DataError(f"{path}: {error}") from None
+    except (SafetensorError, KeyError, TypeError) as error:  # the last two of a dtype that numpy has not
+        raise DataError(f"{path}: not readable ({error})") from None
     found = {
         name.removeprefix(f"{split}/"): array.astype(np.float64)
         for name, array in arrays.items()
-        if name.startswith(f"{split}/")
+        if name.startswith(f"{split}/") and array.dtype.kind in "fiu"
     }
     if "nats_per_id" not in found:
         raise DataError(f"{run.path.name}: made by an earlier version, which kept no nats by token and place")
+    _check_stored(found, path)
     return found
+
+
+def _check_stored(stored: Stored, path: Path) -> None:
+    """Refuse arrays that say nothing of tokens, or not of the same ones.
+
+    Raises: DataError.
+    """
+    for of in ("", "_per_position", "_per_id"):
+        nats, tokens = stored.get(f"nats{of}"), stored.get(f"tokens{of}")
+        if nats is None or tokens is None or nats.ndim != 1 or nats.shape != tokens.shape:
+            raise DataError(f"{path}: nats{of} and tokens{of} do not belong together")
+        usable = np.isfinite(nats).all() and np.isfinite(tokens).all() and (tokens >= 0).all()
+        if not usable or not 0 < tokens.sum() <= MAX_TOKENS or np.abs(nats).max() > MAX_NUMBER:
+            raise DataError(f"{path}: nats{of} and tokens{of} are not numbers of held-out tokens")
+    if not (stored["tokens"] > 0).all():
+        raise DataError(f"{path}: has windows without tokens")
 
 
 def _slice(arm: str, pairs: Sequence[tuple[Stored, Stored]]) -> ArmSlices:
     one = pairs[0][1]
     for stored in (each for pair in pairs for each in pair):
-        if not all(np.array_equal(stored[key], one[key]) for key in stored if key.startswith("tokens")):
+        if not all(np.array_equal(stored[key], one.get(key)) for key in stored if key.startswith("tokens")):
             raise DataError(f"{arm}: its runs scored other tokens than the baseline's")
     # nats/token of each window, arm - baseline, a row a seed
     windows = np.stack([(a["nats"] - b["nats"]) / one["tokens"] for a, b in pairs])

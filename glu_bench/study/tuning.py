@@ -18,6 +18,7 @@ from glu_bench.config import expand_grid
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import make_folder, sha256_bytes, write_bytes
 from glu_bench.grid import load_grid, with_words
+from glu_bench.runs.fields import CHOICE, TUNED, check_fields, list_of
 from glu_bench.runs.record import read_record, write_record
 from glu_bench.study.plan import Plan, PlannedRun, load_plan, make_plan, plan_cells
 
@@ -242,7 +243,9 @@ def list_tuned(output_dir: Path) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
-        found |= read_record(path)["runs"]
+        record = read_record(path)
+        check_fields(path, record, {"runs": TUNED}, ("runs",))
+        found |= record["runs"]
     return found
 
 
@@ -253,14 +256,15 @@ def list_choices(output_dir: Path) -> Iterator[tuple[str, set[str], list[Choice]
     """
     for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
         record = read_record(path)
+        check_fields(path, record, {"runs": TUNED, "arms": list_of(CHOICE)}, ("runs", "arms"))
         try:
             choices = [
                 Choice(**{**arm, "curve": [Point(**point) for point in arm["curve"]]})
                 for arm in record["arms"]
             ]
-            yield path.parent.name, set(record["runs"]), choices
-        except (KeyError, TypeError) as error:
+        except TypeError as error:
             raise DataError(f"{path}: not a tuning ({error})") from None
+        yield path.parent.name, set(record["runs"]), choices
 
 
 def _choose(plan: Plan, request: Request, arm: str, cells: dict[tuple[str, ...], list[PlannedRun]]) -> Choice:

@@ -14,6 +14,7 @@ from glu_bench.errors import ConfigError, DataError
 from glu_bench.lm.decoder import Decoder
 from glu_bench.ranks import ALONE, Ranks
 from glu_bench.runs.checkpoint import Checkpoint
+from glu_bench.runs.fields import STATE, check_fields
 from glu_bench.runs.folder import load_weights
 from glu_bench.train.optimizer import Optimizer, pack_optimizer, unpack_optimizer
 
@@ -77,6 +78,10 @@ def restore_progress(
     number of processes) and `resume_inexact` is not given; DataError if the checkpoint does not fit.
     """
     state = dict(checkpoint.state)
+    where = checkpoint.path / "state.json"
+    check_fields(where, state, STATE, ("step",))
+    if state["step"] != checkpoint.step:
+        raise DataError(f"{where}: is of step {state['step']}, its folder of step {checkpoint.step}")
     exact = True
     numerics = _ALONE | _numerics_of_process(ranks)
     for name, here in numerics.items():
@@ -93,15 +98,18 @@ def restore_progress(
     unpack_optimizer(
         optimizer, {name: t for name, t in checkpoint.optimizer.items() if name not in generators}
     )
-    for name, tensor in generators.items():
-        if name == ranks.name("generator/cpu"):
-            torch.set_rng_state(tensor)
-        elif name == ranks.name("generator/cuda") and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensor)
+    try:
+        for name, tensor in generators.items():
+            if name == ranks.name("generator/cpu"):
+                torch.set_rng_state(tensor)
+            elif name == ranks.name("generator/cuda") and torch.cuda.is_available():
+                torch.cuda.set_rng_state(tensor)
+    except (RuntimeError, TypeError) as error:  # of another size, or of another dtype
+        raise DataError(f"{checkpoint.path}: not a random generator ({error})") from None
     try:
         progress = Progress(**state)
     except TypeError as error:
-        raise DataError(f"{checkpoint.path}/state.json: {error}") from None
+        raise DataError(f"{where}: {error}") from None
     progress.exact = progress.exact and exact
     return progress
 
