@@ -134,21 +134,6 @@ def test_no_class_of_ours_has_a_child_of_ours() -> None:
     assert names.isdisjoint(bases)
 
 
-def test_nothing_can_run_code_that_a_file_holds() -> None:
-    banned = {"eval", "exec", "compile", "pickle", "marshal", "shelve", "instantiate", "system", "popen"}
-    found = []
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                name = node.func
-                plain = isinstance(name, ast.Name) and name.id in banned
-                of_torch = ast.unparse(name) in ("torch.load", "os.system", "os.popen", "yaml.load")
-                if plain or of_torch:
-                    found.append(f"{path.name}:{node.lineno}")
-        found += [f"{path.name}: {name}" for name in imported_modules(path) if name.split(".")[0] in banned]
-    assert found == []
-
-
 def modules_after(code: str) -> set[str]:
     """Names of the modules that a fresh interpreter has loaded after some code."""
     printed = subprocess.run(

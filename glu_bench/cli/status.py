@@ -23,6 +23,7 @@ def status(
 
     Example: glu-bench status
     """
+    from glu_bench.runs.record import read_number
     from glu_bench.show.console import make_stdout, plain, print_json
     from glu_bench.show.numbers import fixed, si
     from glu_bench.show.tables import render_rows
@@ -41,9 +42,9 @@ def status(
                     "run_id": planned.run_id,
                     "status": run.status(),
                     "step": last.get("step", 0),
-                    "n_steps": last.get("n_steps"),
-                    "loss_nats": last.get("loss_nats"),
-                    "tokens_per_s": last.get("tokens_per_s"),
+                    **{
+                        name: read_number(last.get(name)) for name in ("n_steps", "loss_nats", "tokens_per_s")
+                    },
                     "reason": (run.failure() or {}).get("reason") if run.path.exists() else None,
                 }
             )

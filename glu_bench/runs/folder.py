@@ -262,9 +262,12 @@ class Run:
             )
         path = self.checkpoints / f"step-{steps[-1] if step is None else step:08d}"
         checkpoint = load_checkpoint(path, self.run_id)
-        vocab_size = self.environment().get("vocab_size")
-        if not vocab_size:
-            raise DataError(f"{self.path}/environment.json: has no vocab_size")
+        vocab_size = self.load_tokenizer().vocab_size
+        recorded = self.environment().get("vocab_size")
+        if recorded != vocab_size:
+            raise DataError(
+                f"{self.path}/environment.json: vocab_size is {recorded}, its tokenizer has {vocab_size} ids"
+            )
         # memory is taken for what the file holds, not for what a record says of it
         if config.model.n_layers > len(checkpoint.model):
             raise DataError(

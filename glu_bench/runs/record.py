@@ -99,3 +99,8 @@ def _digest(record: dict[str, Any]) -> str:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a record is a number to compute with: finite, and its square far from overflow."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+
+
+def read_number(value: object) -> float | None:
+    """The value if it is a number to compute with, else None."""
+    return value if is_number(value) else None

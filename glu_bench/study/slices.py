@@ -88,10 +88,10 @@ def _load(run: Run, split: str) -> Stored:
     path = run.find_file("blocks.safetensors")
     if path is None:
         raise DataError(f"{run.path}: has no blocks.safetensors")
+    check_header(path)
     content = path.read_bytes()
     if sha256_bytes(content) != run.result(("blocks_sha256",))["blocks_sha256"]:
         raise DataError(f"{path}: is not the file that result.json names; it was edited or torn")
-    check_header(path)
     try:
         arrays = load(content)
     except (SafetensorError, KeyError, TypeError) as error:  # the last two of a dtype that numpy has not
