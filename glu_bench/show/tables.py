@@ -26,7 +26,7 @@ def make_table(title: str, columns: Sequence[str], left: int = 1) -> Table:
         show_header=any(columns),
     )
     for at, name in enumerate(columns):
-        table.add_column(name, justify="left" if at < left else "right", no_wrap=True)
+        table.add_column(plain(name), justify="left" if at < left else "right", no_wrap=True)
     return table
 
 

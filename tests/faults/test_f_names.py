@@ -126,11 +126,14 @@ def test_f8_arms_of_a_stranger_s_table(processes: Processes, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_f8_names_in_errors(processes: Processes, tmp_path: Path) -> None:
-    """Words of those names as a run, a setting, a variant, a file and a folder that are not there.
+    """Words of those names as a run, a setting, a variant, a file and a folder that are not there; as a
+    column to sort no runs by.
 
     The exit code is that of the mistake; the message is one line without a control character.
     """
-    for text in HOSTILE:
+    for text in HOSTILE[2:4]:
+        check_text(processes.run("runs", "list", "--sort", text))
+    for text in (HOSTILE[2], HOSTILE[3], HOSTILE[5]):
         for words, code in (
             (("runs", "show", text), 2),
             (("train", f"variant={text}", "--cfg"), 2),
