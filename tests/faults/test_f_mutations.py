@@ -105,7 +105,7 @@ def read_all(run: Run) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "status", run.status
     yield "result", run.result
     yield "environment", run.environment
-    yield "weights", lambda: hash_weights(dict(run.load_model().named_parameters()))
+    yield "weights", lambda: hash_weights(run.load_model().state_dict())
     yield "tokenizer", lambda: run.load_tokenizer().fingerprint
     yield "optimizer", lambda: resume(run)
     yield "blocks", lambda: sorted((name, part.tobytes()) for name, part in _load(run, "test").items())
