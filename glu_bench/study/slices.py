@@ -126,7 +126,7 @@ def _check_stored(stored: Stored, path: Path) -> None:
 def _slice(arm: str, pairs: Sequence[tuple[Stored, Stored]]) -> ArmSlices:
     one = pairs[0][1]
     for stored in (each for pair in pairs for each in pair):
-        if not all(np.array_equal(stored[key], one.get(key)) for key in stored if key.startswith("tokens")):
+        if not all(np.array_equal(stored[key], one[key]) for key in stored if key.startswith("tokens")):
             raise DataError(f"{arm}: its runs scored other tokens than the baseline's")
     # nats/token of each window, arm - baseline, a row a seed
     windows = np.stack([(a["nats"] - b["nats"]) / one["tokens"] for a, b in pairs])
