@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -31,23 +31,40 @@ def sentinel(tmp_path: Path) -> Path:
 # --- F4
 
 
-def test_f4_a_plan_whose_runs_lie_elsewhere(processes: Processes, tmp_path: Path, sentinel: Path) -> None:
-    """A stranger's plan.json, its checksum in order, with run ids that lead out of the folder, hold a
-    NUL or are 300 letters long; the same as names of runs and sweeps on the command line.
-
-    Exit 3 for a plan and 2 for a name, in one line each; nothing outside has changed.
-    """
+def check_plans(names: Iterable[str], processes: Processes, tmp_path: Path) -> None:
+    """A plan for each name, its checksum in order: none is read, and nothing changes."""
     write_runs(tmp_path / "outputs", 2)
     sweep = tmp_path / "outputs" / "sweeps" / "theirs"
     sweep.mkdir(parents=True)
     before = snapshot(tmp_path)
-    for name in OUTSIDE:
+    for name in names:
         entry = {"run_id": name, "words": ["seed=1"], "identity": {}}
         write_record(sweep / "plan.json", {"schema_version": 1, "runs": [entry]})
         ended = processes.run("compare", str(sweep))
         assert (ended.code, len(ended.err.splitlines())) == (3, 1), ended.err
         assert "is not a run id" in ended.err
     (sweep / "plan.json").unlink()
+    assert snapshot(tmp_path) == before
+
+
+def test_f4_a_plan_whose_runs_lie_elsewhere(processes: Processes, tmp_path: Path, sentinel: Path) -> None:
+    """A stranger's plan.json, its checksum in order, with a run id that leads out of the folder, or
+    holds a NUL.
+
+    Exit 3 in one line; nothing outside has changed.
+    """
+    check_plans(("../../evil", "a\0b"), processes, tmp_path)
+
+
+@pytest.mark.slow
+def test_f4_names_that_lead_elsewhere(processes: Processes, tmp_path: Path, sentinel: Path) -> None:
+    """The same with an absolute path, `a/../../b`, `.`, `..`, 300 letters; the first and the last as names
+    of runs and sweeps on the command line.
+
+    Exit 3 for a plan and 2 for a name, in one line each; nothing outside has changed.
+    """
+    check_plans((*OUTSIDE[1:5], OUTSIDE[-1]), processes, tmp_path)
+    before = snapshot(tmp_path)
     for name in ("../../evil", "n" * 300):
         for words in (("compare", name), ("runs", "show", name), ("status", name)):
             ended = processes.run(*words)
@@ -68,7 +85,7 @@ def test_f4_names_of_sweeps(
             continue
         ended = processes.run("sweep", *tiny_words, "variant=relu", "--name", name)
         assert ended.code == 2, ended.err
-        assert "--name" in ended.err or "name" in ended.err
+        assert "name" in ended.err
     assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "outputs") == ["evil"]
     assert [path.name for path in sentinel.iterdir()] == ["kept"]

@@ -271,7 +271,7 @@ def test_f9_secrets_of_the_environment_and_of_the_command_line(
     broken: Secrets = {**env, "GLU_BENCH_TESTING": "1", "GLU_BENCH_FAULT": "step.after_backward:raise"}
     assert tiny_train("seed=3", env=broken).code == 1
     (exported,) = [
-        path for path in (tmp_path / "outputs" / "runs").iterdir() if path.name.startswith("swiglu")
+        path for path in (tmp_path / "outputs" / "runs").iterdir() if "swiglu-pico-text-s0" in path.name
     ]
     for words in (
         ("report", "-o", "page.html"),
