@@ -137,7 +137,7 @@ def test_f6_arrays_that_do_not_belong_together(processes: Processes, tmp_path: P
         {"test/nats_per_position": np.ones(3)},
         {"test/nats": np.ones(500, dtype=np.complex64)},
     ):
-        path.write_bytes(save({**sound, **changes}))  # type: ignore[arg-type]
+        path.write_bytes(save({**sound, **changes}))
         change_result(run, blocks_sha256=sha256_file(path))
         ended = processes.run("compare", "--blocks")
         assert ended.code == 3, (changes, ended.err)
@@ -168,7 +168,7 @@ def test_f6_weights_that_are_bombs(finished_run: Run, processes: Processes, tmp_
     seal_checkpoint(checkpoint)
     for field, value in (("n_layers", 4000), ("d_model", 2**16)):
         other = copy_run(Run(run), tmp_path / "outputs", field)
-        change_config(other, lambda config, f=field, v=value: setattr(config.model, f, v))  # type: ignore[misc]
+        change_config(other, lambda config, f=field, v=value: setattr(config.model, f, v))
         ended, peak_mb = measure(processes, "eval", str(other), "--quiet")
         assert (ended.code, len(ended.err.splitlines())) == (3, 1), (field, ended.err)
         assert peak_mb < usual_mb + MORE_MB

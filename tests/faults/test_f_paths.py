@@ -102,7 +102,7 @@ def test_f4_labels_that_name_a_folder(finished_run: Run, processes: Processes, t
     for at, name in enumerate(OUTSIDE):
         for group, key in (("variant", "name"), ("model", "preset"), ("data", "corpus")):
             run = copy_run(finished_run, theirs, f"{group}-{at}")
-            change_config(run, lambda config, g=group, k=key, n=name: setattr(getattr(config, g), k, n))  # type: ignore[misc]
+            change_config(run, lambda config, g=group, k=key, n=name: setattr(getattr(config, g), k, n))
         run = copy_run(finished_run, theirs, f"id-{at}")
         change_environment(run, run_id=name)
     run = copy_run(finished_run, theirs, "manifest")
@@ -168,10 +168,10 @@ def test_f5_links_and_pipes_in_a_run_folder(finished_run: Run, processes: Proces
     for name in ("manifest.json", "state.json", "model.safetensors"):
         spoilt[f"link-of-{name}"] = lambda run, n=name: link_file(
             f"checkpoints/{newest_checkpoint(run).name}/{n}"
-        )(run)  # type: ignore[misc]
+        )(run)
         spoilt[f"pipe-of-{name}"] = lambda run, n=name: make_pipe(
             f"checkpoints/{newest_checkpoint(run).name}/{n}"
-        )(run)  # type: ignore[misc]
+        )(run)
     for name, change in spoilt.items():
         change(copy_run(finished_run, outputs, name))
     (outputs / "runs" / "itself").symlink_to(copy_run(finished_run, tmp_path / "elsewhere"))

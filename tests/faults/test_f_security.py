@@ -277,7 +277,6 @@ def test_f9_secrets_of_the_environment_and_of_the_command_line(
         ("report", "-o", "page.html"),
         ("compare",),
         ("export", str(exported), "exported"),
-        ("doctor",),
     ):
         ended = processes.run(*words, env=env, limit_s=120)
         assert ended.code == 0, ended.err
