@@ -82,6 +82,26 @@ def test_nan_is_not_written_to_a_row(tmp_path: Path) -> None:
         append_row(tmp_path / "metrics.jsonl", {"loss_nats": float("nan")})
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "5",
+        "[1]",
+        '{"loss_nats": 1}',
+        '{"step": 1.5}',
+        '{"step": 2, "x": NaN}',
+        "[" * 5000,
+        '{"a": "\\ud800"}',
+    ],
+)
+def test_a_line_that_is_no_row_is_refused(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_row(path, {"step": 1})
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(DataError, match="metrics.jsonl:2"):
+        read_rows(path)
+
+
 def test_rows_after_a_step_are_dropped_and_the_torn_one_with_them(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for step in range(1, 6):

@@ -50,7 +50,7 @@ def test_quantities_of_any_shape_are_found_and_what_is_no_number_is_left_out(mak
     first = row_at(1, spikes=2, word="x", flag=True, nothing=None, light={"dead_share": 0.5})
     layers = [{"layer": 0, "dead": 0.1, "kind": "a"}, {"layer": 1, "dead": 0.3, "kind": "b"}]
     last = row_at(2, spikes=3, layers=layers, per_layer=[1, 2], mixed=[1, "x"])
-    write_rows(run, [first, "no row", {"step": 5, "loss_nats": 9.0}, last])
+    write_rows(run, [first, {"step": 5, "loss_nats": 9.0}, last])
     log = read_log(run, 100)
     assert log.traces["spikes"].values == [2, 3]
     assert log.traces["light.dead_share"].values == [0.5]
