@@ -98,7 +98,7 @@ def test_a_line_that_is_no_row_is_refused(line: str, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     append_row(path, {"step": 1})
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(DataError, match="metrics.jsonl:2"):
+    with pytest.raises(DataError, match=r"metrics\.jsonl:2"):
         read_rows(path)
 
 
