@@ -80,7 +80,9 @@ RESULT: dict[str, Kind] = {
     **dict.fromkeys(("train_loss_nats", "best_val_loss_nats", "mfu"), _or_none(NUMBER)),
     "tokens_per_s": _or_none(Kind("a number > 0", lambda value: is_number(value) and value > 1e-100)),
     # exp of a loss, which other numbers need not be small enough for
-    "test_perplexity": _or_none(Kind("a number", lambda value: type(value) is float or _is_count(value))),
+    "test_perplexity": _or_none(
+        Kind("a number >= 0", lambda value: type(value) in (int, float) and 0 <= value <= 1.797e308)
+    ),
     **dict.fromkeys(("unstable", "exact"), FLAG),
     "hidden_rms_at_init": list_of(NUMBER),
 }

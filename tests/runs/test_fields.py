@@ -24,7 +24,7 @@ HERE = Path("record.json")
 
 
 @pytest.mark.parametrize(
-    "kinds", [RESULT, ENVIRONMENT, FAILURE, STATE], ids=["result", "env", "end", "state"]
+    "kinds", [RESULT, ENVIRONMENT, FAILURE, STATE], ids=["result", "place", "end", "state"]
 )
 def test_no_field_takes_what_nobody_can_compute_with(kinds: dict[str, Any]) -> None:
     for name in kinds:
