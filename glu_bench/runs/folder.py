@@ -193,10 +193,7 @@ class Run:
                 return "complete"
         except DataError:
             pass  # then it is not complete
-        try:
-            failure = self.failure()
-        except DataError:
-            return "failed"
+        failure = self.failure()
         return str(failure["status"]) if failure else None
 
     def status(self) -> str:
