@@ -96,7 +96,7 @@ class Run:
             raise DataError(f"{self.path}: a link, not a run folder")
         try:
             is_file = stat.S_ISREG(path.lstat().st_mode)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise DataError(f"{self.path}: not readable ({error})") from None
