@@ -79,7 +79,7 @@ def _leave(error: BaseException) -> None:
     from glu_bench.show.console import drop_stream
 
     exit_code, message = explain_end(error)
-    if exit_code == 1:
+    if message is None and exit_code:  # a bug of ours, whose traceback says more
         raise error
     if message is None:
         drop_stream(sys.stdout)

@@ -125,7 +125,7 @@ def test_c12_two_hundred_runs_a_tenth_of_them_broken(
 def _sample(parent: Any, err: Path) -> list[tuple[int, int]]:
     """Runs that have ended, and the parent's anonymous resident bytes, four times a second until it ends."""
     samples: list[tuple[int, int]] = []
-    for _ in range(4 * 600):
+    for _ in range(4 * 1500):
         try:
             parent.wait(0.25)
             break

@@ -244,7 +244,8 @@ def test_e8_a_tokenizer_of_another_size(
     facts = json.loads((folder / "environment.json").read_text())
     (folder / "environment.json").write_text(json.dumps(facts | {"vocab_size": 257}))
     ended = call_command("eval", str(folder), "-q")
-    check_refused(ended, 3, f"{said}300 ids, fingerprint", "the run was trained with 257 ids")
+    own = f"{folder / 'tokenizer.json'}: "
+    check_refused(ended, 3, f"{own}300 ids, fingerprint", "the run was trained with 257 ids")
 
 
 Tensors = dict[str, torch.Tensor]
