@@ -172,10 +172,10 @@ def _refuse_diverged(run: Run, status: str | None) -> None:
 
 @contextlib.contextmanager
 def _note_failure(run: Run) -> Iterator[None]:
-    """Write failure.json if the run breaks; a stop and a divergence have their own words."""
+    """Write failure.json if the run breaks; a stop, a divergence and a refused command do not break it."""
     try:
         yield
-    except (InterruptedRunError, DivergedError):
+    except (InterruptedRunError, DivergedError, ConfigError):
         raise
     except Exception as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__

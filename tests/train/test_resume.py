@@ -312,12 +312,16 @@ def test_another_number_of_threads_is_refused_or_recorded_as_inexact(train: Trai
     assert train("train.threads=2", resume_inexact=True)["exact"] is False
 
 
-def test_another_instruction_set_is_refused(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_instruction_set_is_refused(
+    train: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with pytest.raises(InterruptedRunError):
         train(stop=StopAt(3))
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     with pytest.raises(ConfigError, match="this process has DEFAULT"):
         train()
+    (run,) = list_runs(tmp_path)
+    assert run.status() == "interrupted"  # it is the command that failed
 
 
 def test_a_run_once_inexact_stays_so(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
