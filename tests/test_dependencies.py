@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 
@@ -66,12 +67,18 @@ def test_all_but_torch_has_checksums() -> None:
         assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}( \\)?", line) for line in checksums)
 
 
+def list_installed() -> Iterator[importlib.metadata.Distribution]:
+    """What pip put into this environment; not what setuptools keeps inside itself."""
+    places = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+    return iter(importlib.metadata.distributions(path=list(places)))
+
+
 @pytest.mark.skipif(os.environ.get("GLU_BENCH_PINNED") != "1", reason="only .ci/run installs what is pinned")
 def test_what_is_installed_is_what_is_pinned() -> None:
     pins = read_pins("constraints.txt")
     found = {
         canonicalize_name(each.name): Version(each.version).public
-        for each in importlib.metadata.distributions()
+        for each in list_installed()
     }
     found = {name: version for name, version in found.items() if name not in NOT_OURS}
     assert len(found) > 30
@@ -84,7 +91,7 @@ def test_licences_are_those_that_the_packages_state() -> None:
     pins = read_pins("constraints.txt")
     assert set(listed) == set(pins)
     compared = 0
-    for each in importlib.metadata.distributions():
+    for each in list_installed():
         name = canonicalize_name(each.name)
         if pins.get(name) == Version(each.version).public:
             assert read_licence(each.metadata) == listed[name], name

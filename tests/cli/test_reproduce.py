@@ -209,6 +209,7 @@ def test_a_sweep_of_that_name_with_other_runs_is_refused(
     assert call_command(*words, "seed=0,1,2,3", *name).code == 0  # more of the same
 
 
+@pytest.mark.slow
 def test_a_tiny_card_for_real(words: list[str], call_command: Command) -> None:
     ended = call_command(*words, "seed=0", "--quick", "-j", "2", "--json")
     assert ended.code == 0, ended.err

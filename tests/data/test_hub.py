@@ -143,6 +143,7 @@ def test_rows_of_held_out_splits_that_are_in_train_are_counted(hub: StandInHub, 
     assert found(fetch("data=hub", "data.path=own/leaky", *words))["overlap"] == {"val": 5, "test": 0}
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_named(fetch: Fetch) -> None:
     assert "own/nosuch: not on the Hub" in refusal(fetch("data=hub", "data.path=own/nosuch"))
     assert "no column 'text'; there are story" in refusal(fetch("data=hub", "data.path=own/stories"))

@@ -163,6 +163,7 @@ def _stop_in_step_4(processes: Processes, words: list[str], fault: Fault, *more:
     return process
 
 
+@pytest.mark.slow
 def test_b14_two_at_once(
     processes: Processes,
     tiny_words: list[str],

@@ -101,6 +101,7 @@ def test_c1_each_run_fails_in_a_way_of_its_own(
     assert worth_of(find_seed(tmp_path / "outputs", 0).path) == straight
 
 
+@pytest.mark.slow
 def test_c2_a_segmentation_fault(
     processes: Processes, tiny_words: list[str], fault: Fault, tmp_path: Path
 ) -> None:

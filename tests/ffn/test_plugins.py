@@ -127,6 +127,7 @@ def test_a_constant_that_a_function_requires_comes_from_the_command_line(
     assert run.config().variant.gate_args == {"alpha": 0.5}
 
 
+@pytest.mark.slow
 def test_the_subprocesses_of_a_sweep_get_the_file(
     call_command: Command, tiny_words: list[str], snake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,7 @@ def test_a_key_in_netrc_means_online(fake_wandb: SimpleNamespace, tmp_path: Path
 Make = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_wandb_offline_for_real(run_command: Command, tiny_words: list[str], tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     words = [

@@ -234,6 +234,7 @@ def test_a_real_sweep_by_jobs_of_submitit(
     assert sorted(path.name for path in Path("outputs").iterdir()) == ["runs", "sweeps"]
 
 
+@pytest.mark.slow
 def test_a_tuned_sweep_is_tuned_by_jobs_too_and_a_limit_holds_for_each(
     tiny_words: list[str], call_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

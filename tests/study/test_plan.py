@@ -227,6 +227,7 @@ def test_a_cell_is_what_composing_it_gives(
         assert config == load_config(cell), cell
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_are_planned_and_skipped_with_few_files_open(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

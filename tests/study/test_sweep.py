@@ -340,6 +340,7 @@ def slow_words(tiny_words: list[str]) -> list[str]:
     return [*words, "train.steps=400", "train.eval_every=200", "seed=range(0,4)"]
 
 
+@pytest.mark.slow
 def test_a_real_sweep_with_a_diverging_run_completes_the_others_and_repeats_nothing(
     tiny_words: list[str], call_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,6 +424,7 @@ def test_a_dry_run_of_an_extended_sweep_finds_own_variants(
     assert json.loads(ended.out)["pending"] == 2
 
 
+@pytest.mark.slow
 def test_a_command_of_a_dry_run_makes_the_planned_run_anywhere(
     tiny_words: list[str], run_command: Command, tmp_path: Path
 ) -> None:

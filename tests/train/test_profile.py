@@ -233,6 +233,7 @@ def test_recomputed_blocks_have_no_eager_shares(tiny_config: TinyConfig, tmp_pat
     assert "recomputed" in found.note
 
 
+@pytest.mark.slow
 def test_the_command_prints_it_and_gives_it_as_json(
     call_command: Command, tiny_words: list[str], tmp_path: Path
 ) -> None:
