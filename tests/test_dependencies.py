@@ -76,10 +76,7 @@ def list_installed() -> Iterator[importlib.metadata.Distribution]:
 @pytest.mark.skipif(os.environ.get("GLU_BENCH_PINNED") != "1", reason="only .ci/run installs what is pinned")
 def test_what_is_installed_is_what_is_pinned() -> None:
     pins = read_pins("constraints.txt")
-    found = {
-        canonicalize_name(each.name): Version(each.version).public
-        for each in list_installed()
-    }
+    found = {canonicalize_name(each.name): Version(each.version).public for each in list_installed()}
     found = {name: version for name, version in found.items() if name not in NOT_OURS}
     assert len(found) > 30
     assert {name: pins.get(name) for name in found} == found
