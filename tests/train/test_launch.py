@@ -216,7 +216,7 @@ def test_the_first_rank_that_failed_by_itself_is_the_cause(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("reader", "code"), [("nobody", 0), ("a full disk", 1)])
+@pytest.mark.parametrize(("reader", "code"), [("nobody", 0), ("a full disk", 6)])
 def test_what_rank_0_prints_is_not_lost_in_silence(
     reader: str, code: int, words: Callable[..., list[str]], tmp_path: Path
 ) -> None:
