@@ -18,7 +18,7 @@ from glu_bench.cost.alone import run_alone
 from glu_bench.data.corpora import find_corpus
 from glu_bench.data.documents import list_stdlib
 from glu_bench.data.order import make_order
-from glu_bench.data.prepared import prepare_tokens
+from glu_bench.data.prepared import prepare_tokens, write_tokens
 from glu_bench.data.splits import split_documents
 
 MB = 10**6
@@ -93,7 +93,6 @@ def _encode_bpe(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float,
     """Seconds in which we tokenise and write a text, the tokenizer being trained, and the library's alone."""
     import tokenizers
 
-    from glu_bench.data import prepared
     from glu_bench.data.tokenizers import FileTokenizer
     from glu_bench.data.writer import SplitWriter
 
@@ -106,7 +105,7 @@ def _encode_bpe(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float,
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder) as work:
         writer = SplitWriter(Path(work), tokenizer, "<u2", config.data)
-        prepared._tokenise(writer, config.data, corpus, tokenizer, None)
+        write_tokens(writer, config.data, corpus, tokenizer, None)
         writer.close()
     ours_s = time.perf_counter() - began
     library = tokenizers.Tokenizer.from_str(tokenizer.content)

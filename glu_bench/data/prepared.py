@@ -215,7 +215,7 @@ def _prepare(
         dtype = "<u2" if tokenizer.vocab_size <= 2**16 else "<u4"
         _check_space(folder, estimate_disk(config, corpus, np.dtype(dtype).itemsize))
         writer = SplitWriter(work, tokenizer, dtype, config.data)
-        _tokenise(writer, config.data, corpus, tokenizer, on_progress)
+        write_tokens(writer, config.data, corpus, tokenizer, on_progress)
         counts = writer.close()
         if writer.is_blank:
             raise DataError(f"{corpus.name}: nothing but white space, there is no text to train on")
@@ -266,13 +266,14 @@ def _limit(texts: Any, n_bytes: int) -> Any:
             return
 
 
-def _tokenise(
+def write_tokens(
     writer: SplitWriter,
     data: schema.Data,
     corpus: Corpus,
     tokenizer: Tokenizer,
     on_progress: OnProgress | None,
 ) -> None:
+    """Split a corpus into documents and write their tokens, until the splits are full."""
     waiting, n_chars = [], 0
     for document in split_documents(corpus, data):
         assert document.split is not None

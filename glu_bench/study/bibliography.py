@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import re
 from dataclasses import dataclass
 
 from glu_bench.config import find_config_root
 from glu_bench.yaml_file import read_yaml
-
-ARXIV = re.compile(r"\b(\d{4}\.\d{4,5})\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +54,3 @@ def find_papers(source: str) -> list[Paper]:
             found[paper.key] = (min(source.index(word) for word in words), paper)
     return [paper for _, paper in sorted(found.values(), key=lambda each: each[0])]
 
-
-def list_unknown(source: str) -> list[str]:
-    """arXiv numbers in a source's words that the bibliography lacks."""
-    known = {paper.eprint for paper in load_bibliography().values()}
-    return [number for number in ARXIV.findall(source) if number not in known]
