@@ -217,8 +217,10 @@ def _print_tables(
 
     if form == "table":
         stdout, keys = make_stdout(), []
-        for table in tables:
+        for at, table in enumerate(tables):
             shown = drop_empty(chosen, table) if chosen and is_all else chosen
+            if at:
+                stdout.print()
             keys += print_comparison(stdout, table, shown)
         return list(dict.fromkeys(keys))
     if form == "csv":

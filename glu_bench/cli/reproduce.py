@@ -71,7 +71,7 @@ def reproduce(
     """
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
-    from glu_bench.show.reproduce import render_cards, render_reproduction, say_reproduction
+    from glu_bench.show.reproduce import print_reproduction, render_cards
     from glu_bench.study.card import find_column, find_scale, list_cards, load_card
     from glu_bench.study.reproduce import judge_reproduction, make_protocol, read_finished
     from glu_bench.study.sweep import Limits
@@ -112,11 +112,9 @@ def reproduce(
     if as_json:
         print_json({**dataclasses.asdict(result), "scale": scale_name, "sweep_id": plan.sweep_id})
     else:
-        stdout, stderr = make_stdout(), make_stderr()
-        stdout.print(render_reproduction(result))
-        for line in say_reproduction(result):
-            stdout.print(plain(line))
+        print_reproduction(make_stdout(), result)
         if not quiet:
+            stderr = make_stderr()
             for warning in result.warnings:
                 stderr.print(plain(f"note: {warning}"))
             stderr.print(plain(f"the runs: glu-bench compare {plan.sweep_id}"))

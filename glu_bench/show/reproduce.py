@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.console import Console
 from rich.table import Table
 
+from glu_bench.show.comparison import PIPED_WIDTH, measure_width, wrap_prose
 from glu_bench.show.console import plain
 from glu_bench.show.numbers import duration, fixed, si
-from glu_bench.show.tables import make_table, render_rows
+from glu_bench.show.tables import render_rows
 from glu_bench.stats.concordance import Concordance
 from glu_bench.stats.gap import Gap
 from glu_bench.study.card import Card
@@ -17,35 +19,58 @@ from glu_bench.study.reproduce import Reproduction, Row
 Stage = tuple[str, int, int, int, float | None, int]  # name, runs, left, FLOPs, seconds, bytes
 
 
-def render_reproduction(found: Reproduction) -> Table:
-    """Both tables side by side in the published order."""
+def render_reproduction(found: Reproduction, width: int) -> Table:
+    """Both tables side by side in the published order; without deviations where they find no room."""
     ours = {row.arm: row for row in found.ours.arms}
     keys = list(dict.fromkeys(key for row in found.ours.arms for key in row.tuned))
-    table = make_table(
-        f"{found.title} ({found.source}), column {found.column}",
-        ("arm", "published", "sd", "", "ours", "sd", "", "n", *(key.rpartition(".")[2] for key in keys)),
-    )
-    for row in found.published.arms:
-        table.add_row(
-            plain(row.arm),
-            *(fixed(row.mean_loss_nats, 3), fixed(row.sd_loss_nats, 3), row.letters),
-            *_render_ours(ours.get(row.arm), keys),
+    head = ("arm", "published", "sd", "", f"vs {found.published.baseline}")
+    head += ("ours", "sd", "", f"vs {found.ours.baseline}", "n")
+    rows = [
+        (
+            *(row.arm, fixed(row.mean_loss_nats, 3), fixed(row.sd_loss_nats, 3), row.letters),
+            _render_difference(row, found.published.baseline, 3),
+            *_render_ours(ours.get(row.arm), keys, found.ours.baseline),
         )
-    return table
+        for row in found.published.arms
+    ]
+    head += tuple(key.rpartition(".")[2] for key in keys)
+    title = f"{found.title} ({found.source}), column {found.column}"
+    table = render_rows(title, head, rows)
+    if measure_width(table) <= width:
+        return table
+    kept = [at for at, name in enumerate(head) if name != "sd"]
+    return render_rows(title, [head[at] for at in kept], [[row[at] for at in kept] for row in rows])
 
 
-def _render_ours(row: Row | None, keys: Sequence[str]) -> list[str]:
+def _render_difference(row: Row, baseline: str, digits: int) -> str:
+    return "baseline" if row.arm == baseline else fixed(row.difference_nats, digits, sign=True)
+
+
+def _render_ours(row: Row | None, keys: Sequence[str], baseline: str) -> list[str]:
     if row is None:
-        return ["-", "-", "", "0", *("-" for _ in keys)]
+        return ["-", "-", "", "-", "0", *("-" for _ in keys)]
     n = str(row.n_finished) if row.n_finished == row.n_planned else f"{row.n_finished}/{row.n_planned}"
     return [
-        *(fixed(row.mean_loss_nats), fixed(row.sd_loss_nats), row.letters, n),
+        *(fixed(row.mean_loss_nats), fixed(row.sd_loss_nats), row.letters),
+        *(_render_difference(row, baseline, 4), n),
         *(row.tuned.get(key, "-") for key in keys),
     ]
 
 
+def print_reproduction(stdout: Console, found: Reproduction) -> None:
+    """The table, what stands behind it, the verdict last."""
+    width = stdout.width if stdout.is_terminal else PIPED_WIDTH
+    stdout.print(render_reproduction(found, width))
+    *said, verdict = say_reproduction(found)
+    for line in said:
+        for wrapped in wrap_prose(line, width):
+            stdout.print(plain(wrapped, style="dim"))
+    for wrapped in wrap_prose(verdict, width):
+        stdout.print(plain(wrapped, style="bold"))
+
+
 def say_reproduction(found: Reproduction) -> list[str]:
-    """The lines under the table: settings, gaps, concordance, the verdict and its rules."""
+    """The lines under the table: settings, gaps, concordance, the rules of the verdict, and it."""
     concordance = found.concordance
     lines = [
         f"published: {found.published.setting}; {found.published.test}",
@@ -56,7 +81,7 @@ def say_reproduction(found: Reproduction) -> list[str]:
     if concordance.opposite:
         pairs = ", ".join(f"{a} below {b}" for a, b in concordance.opposite)
         lines.append(f"published but not so here: {pairs}")
-    return [*lines, f"verdict: {found.verdict}; {found.sentence}", f"rules: {found.rules}"]
+    return [*lines, f"rules: {found.rules}", f"verdict: {found.verdict}; {found.sentence}"]
 
 
 def _say_concordance(found: Concordance) -> str:

@@ -53,4 +53,3 @@ def find_papers(source: str) -> list[Paper]:
         if words:
             found[paper.key] = (min(source.index(word) for word in words), paper)
     return [paper for _, paper in sorted(found.values(), key=lambda each: each[0])]
-

@@ -53,6 +53,7 @@ class Row:
     n_finished: int
     n_planned: int
     letters: str  # arms of one side that share one are not separable
+    difference_nats: float | None  # to the baseline of its side; the two sides can be held together here
     tuned: dict[str, str]  # what tuning chose
 
 
@@ -62,6 +63,7 @@ class Side:
 
     setting: str
     test: str
+    baseline: str
     arms: list[Row]
     pairs: list[Pair]
     gap: Gap | None  # gated less ungated
@@ -205,9 +207,10 @@ def judge_reproduction(
             f"{card.name}: fewer than two arms of column {name} have a finished run, nothing to set beside it"
         )
     gated = {arm for arm in column.arms if read_variant(arm, config_dir).gated}
-    published = _judge_published(column)
+    baseline = choose_baseline(list(ours_losses))  # of both sides
+    published = _judge_published(column, baseline)
     means = {arm: published_arm.mean for arm, published_arm in column.arms.items()}
-    ours = judge_losses(ours_losses, choose_baseline(list(ours_losses)))
+    ours = judge_losses(ours_losses, baseline)
     has_noise = any(pair.p_raw is not None for pair in published.pairs)
     told_apart = [
         (pair.a, pair.b)
@@ -241,6 +244,7 @@ def judge_reproduction(
         published=Side(
             setting=f"{column.what}; {card.protocol}",
             test=published.test if has_noise else "none, the card states no noise",
+            baseline=baseline,
             arms=_make_rows(published, dict.fromkeys(column.arms, column.n), {}),
             pairs=published.pairs,
             gap=published_gap,
@@ -248,6 +252,7 @@ def judge_reproduction(
         ours=Side(
             setting=finished.setting,
             test=ours.test,
+            baseline=baseline,
             arms=_make_rows(ours, finished.n_planned, finished.tuned),
             pairs=ours.pairs,
             gap=ours_gap,
@@ -299,9 +304,8 @@ def _summaries(column: Column) -> dict[str, Summary]:
     return {arm: Summary(n=column.n, mean=row.mean, sd=row.sd) for arm, row in column.arms.items()}
 
 
-def _judge_published(column: Column) -> Findings:
+def _judge_published(column: Column, baseline: str) -> Findings:
     summaries = _summaries(column)
-    baseline = choose_baseline(list(summaries))
     if column.noise is None:
         return judge_summaries(summaries, baseline)
     return judge_means(summaries, column.noise.sd, column.noise.df, baseline)
@@ -325,6 +329,7 @@ def _make_rows(
             n_finished=estimate.n,
             n_planned=n_planned[estimate.arm],
             letters=estimate.letters,
+            difference_nats=estimate.difference_nats,
             tuned=tuned.get(estimate.arm, {}),
         )
         for estimate in found.estimates

@@ -78,6 +78,18 @@ def test_the_unit_of_ours_does_not_matter() -> None:
     assert (found.verdict, found.concordance.agree) == ("reproduced", 17)
 
 
+def test_each_side_has_its_differences_to_the_same_baseline() -> None:
+    losses = {arm: by_seed for arm, by_seed in draw({**SHORT, "geglu": 1.9}, sd=0).items() if arm != "gelu"}
+    found = judge_reproduction(SHAZEER, "short", made(losses))
+    assert (found.published.baseline, found.ours.baseline) == ("relu", "relu")
+    published = {row.arm: row.difference_nats for row in found.published.arms}
+    ours = {row.arm: row.difference_nats for row in found.ours.arms}
+    assert published["geglu"] == pytest.approx(1.942 - 1.997)
+    assert published["gelu"] == pytest.approx(1.983 - 1.997)
+    assert ours["geglu"] == pytest.approx(1.9 - 1.997)
+    assert "gelu" not in ours
+
+
 def test_a_reversed_order_contradicts() -> None:
     found = judge({arm: 4 - mean for arm, mean in SHORT.items()})
     assert found.verdict == "contradicted"
