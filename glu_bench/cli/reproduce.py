@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glu_bench.cli.completion import complete_card
+from glu_bench.cli.completion import complete_card, complete_run_or_sweep
 from glu_bench.cli.execution import Execution, check_ended, execute_plan
 from glu_bench.cli.options import OUTPUTS, AsJson, ConfigDir, OutputDir, Plugins, Quiet, Settings
 from glu_bench.errors import ConfigError, SweepIncompleteError
 
 if TYPE_CHECKING:
     from glu_bench.study.plan import Plan
-    from glu_bench.study.reproduce import ScaledSweep
+    from glu_bench.study.reproduce import Reproduction, ScaledSweep
     from glu_bench.study.sweep import RunEnded
     from glu_bench.study.tuning import Tuning
 
@@ -38,6 +38,15 @@ def reproduce(
         bool, typer.Option("--quick", help="The middle of each grid for all arms, in place of tuning.")
     ] = False,
     list_all: Annotated[bool, typer.Option("--list", help="Print the cards, and stop.")] = False,
+    from_sweep: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="SWEEP",
+            help="Train nothing: a sweep that is there, by its id or folder, published ones too.",
+            autocompletion=complete_run_or_sweep,
+        ),
+    ] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="The sweep's id; by default card and scale.")
     ] = None,
@@ -68,11 +77,13 @@ def reproduce(
     Settings replace the card's.
 
     Example: glu-bench reproduce shazeer2020 --scale pico --quick
+    Example: glu-bench reproduce shazeer2020 --from outputs/reference/shazeer2020-nano
     """
     from glu_bench.ffn.plugins import load_plugins
-    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
-    from glu_bench.show.reproduce import print_reproduction, render_cards
+    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.reproduce import render_cards
     from glu_bench.study.card import find_column, find_scale, list_cards, load_card
+    from glu_bench.study.plan import find_plan
     from glu_bench.study.reproduce import judge_reproduction, make_protocol, read_finished
     from glu_bench.study.sweep import Limits
 
@@ -88,6 +99,15 @@ def reproduce(
     load_plugins(plugin or [])
     found = load_card(card, config_dir)
     find_column(found, column)  # a mistake is said before anything is trained
+    if from_sweep is not None:
+        if settings or scale or quick or dry_run or name:
+            raise ConfigError(
+                f"--from {from_sweep}: trains nothing, so no settings, --scale, --quick or --name"
+            )
+        plan = find_plan(from_sweep, output_dir)
+        result = judge_reproduction(found, column, read_finished(plan), config_dir)
+        _print(result, plan, None, as_json, quiet)
+        return
     scale_name, chosen = find_scale(found, scale)
     protocol = make_protocol(found, scale_name, chosen, given=settings or [], quick=quick)
     if name is not None:
@@ -109,8 +129,16 @@ def reproduce(
     except ConfigError:
         check_ended(plan, ended)  # why there is nothing to show
         raise
+    _print(result, plan, scale_name, as_json, quiet)
+    check_ended(plan, ended)
+
+
+def _print(result: Reproduction, plan: Plan, scale: str | None, as_json: bool, quiet: bool) -> None:
+    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.reproduce import print_reproduction
+
     if as_json:
-        print_json({**dataclasses.asdict(result), "scale": scale_name, "sweep_id": plan.sweep_id})
+        print_json({**dataclasses.asdict(result), "scale": scale, "sweep_id": plan.sweep_id})
     else:
         print_reproduction(make_stdout(), result)
         if not quiet:
@@ -118,7 +146,6 @@ def reproduce(
             for warning in result.warnings:
                 stderr.print(plain(f"note: {warning}"))
             stderr.print(plain(f"the runs: glu-bench compare {plan.sweep_id}"))
-    check_ended(plan, ended)
 
 
 def _execute(

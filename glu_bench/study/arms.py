@@ -16,7 +16,7 @@ from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import dump_json
 from glu_bench.runs.fields import COMPARED
 from glu_bench.runs.folder import Run, find_run, list_runs
-from glu_bench.study.plan import Plan, PlannedRun, find_plan, load_plan
+from glu_bench.study.plan import Plan, PlannedRun, find_plan, find_sweep_folder, load_plan
 from glu_bench.study.tuning import list_tuned
 
 
@@ -64,16 +64,13 @@ def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | Planne
 def _find_run_or_sweep(text: str, output_dir: Path) -> Run | Plan | list[Run]:
     path = Path(text)
     try:
-        is_run, is_plan = ((path / name).is_file() for name in ("config.yaml", "plan.json"))
+        is_run, sweep = (path / "config.yaml").is_file(), find_sweep_folder(path)
     except OSError as error:  # too long for a path
         raise ConfigError(f"'{text[:40]}…': names nothing ({error.strerror})") from None
     if is_run:
         return Run(path)
-    if is_plan:
-        return load_plan(path)
-    published = path / "sweeps" / path.name  # of the folder that `runs publish` makes
-    if (published / "plan.json").is_file():
-        return load_plan(published)
+    if sweep is not None:
+        return load_plan(sweep)
     if path.is_dir() and ((path / "runs").is_dir() or any(path.glob("*/config.yaml"))):
         return list_runs(path) or [Run(inner.parent) for inner in sorted(path.glob("*/config.yaml"))]
     try:

@@ -190,8 +190,8 @@ def find_plan(text: str, output_dir: Path) -> Plan:
     Raises: ConfigError if none or several do.
     """
     try:
-        if (Path(text) / "plan.json").is_file():
-            return load_plan(Path(text))
+        if (folder := find_sweep_folder(Path(text))) is not None:
+            return load_plan(folder)
     except OSError as error:  # too long for a path
         raise ConfigError(f"'{text[:40]}…': names no sweep ({error.strerror})") from None
     known = list_plans(output_dir)
@@ -202,6 +202,14 @@ def find_plan(text: str, output_dir: Path) -> Plan:
         names = ", ".join(plan.sweep_id for plan in (found or known)[:5]) or "none"
         raise ConfigError(f"'{text}' names {len(found)} sweeps under {output_dir}/sweeps; there: {names}")
     return found[0]
+
+
+def find_sweep_folder(path: Path) -> Path | None:
+    """This folder or, in one that `runs publish` made, the one with its plan; None without a plan."""
+    for folder in (path, path / "sweeps" / path.name):
+        if (folder / "plan.json").is_file():
+            return folder
+    return None
 
 
 def _write_plan(plan: Plan) -> None:

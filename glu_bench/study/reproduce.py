@@ -148,7 +148,10 @@ def _spell_arm(words: Sequence[str], free: set[str]) -> str:
 
 
 def read_finished(plan: Plan) -> Finished:
-    """Test losses by arm and seed of a plan's runs, those of its recorded tuning if it has one."""
+    """Test losses by arm and seed of a plan's runs, those of its recorded tuning if it has one.
+
+    Raises: ConfigError for several runs of one arm and seed, of which none is the one to take.
+    """
     record = plan.folder / tuning.FILE
     made = read_record(record)["runs"] if record.exists() else None
     losses: dict[str, dict[int, float]] = {}
@@ -156,6 +159,7 @@ def read_finished(plan: Plan) -> Finished:
     n_diverged: dict[str, int] = {}
     tuned: dict[str, dict[str, str]] = {}
     warnings: dict[str, None] = {}
+    seen: set[tuple[str, int]] = set()
     setting = ""
     for planned in plan.runs:
         if made is not None and planned.run_id not in made:
@@ -163,6 +167,13 @@ def read_finished(plan: Plan) -> Finished:
         arm = str(planned.identity["variant.name"])
         chosen = made[planned.run_id] if made is not None else {"keys": [], "edges": {}}
         values = dict(word.split("=", 1) for word in planned.words)
+        seed = int(planned.identity["seed"])
+        if (arm, seed) in seen:
+            raise ConfigError(
+                f"sweep {plan.sweep_id} has several runs of {arm} at seed {seed}: "
+                f"more varies than arms and seeds; glu-bench compare {plan.sweep_id}"
+            )
+        seen.add((arm, seed))
         tuned[arm] = {key: values[key] for key in chosen["keys"]}
         for key, side in chosen["edges"].items():
             warnings[f"{arm}: {key} {values[key]} by tuning, the {side} end of the grid: --widen"] = None
@@ -172,7 +183,7 @@ def read_finished(plan: Plan) -> Finished:
         outcome = run.outcome()
         loss = run.result()["test_loss_nats"] if outcome == "complete" else None
         if loss is not None and math.isfinite(loss):
-            losses.setdefault(arm, {})[int(planned.identity["seed"])] = float(loss)
+            losses.setdefault(arm, {})[seed] = float(loss)
         elif outcome in ("complete", "diverged"):
             n_diverged[arm] = n_diverged.get(arm, 0) + 1
     for arm, n in n_planned.items():

@@ -138,6 +138,21 @@ def test_the_table_its_gap_its_chance_level_and_its_rules_are_printed(
     assert "validation loss by tuning" in ended.err
 
 
+def test_what_is_there_is_judged_without_training(
+    words: list[str], call_command: Command, pretended: Pretended
+) -> None:
+    made = json.loads(call_command(*words, "--json").out)
+    n_asked = len(pretended.asked)
+    for sweep in ("mine-tiny", f"{words[-1]}/sweeps/mine-tiny"):
+        ended = call_command(*words, "--from", sweep, "--json")
+        assert ended.code == 0, ended.err
+        assert json.loads(ended.out) == {**made, "scale": None}
+    assert len(pretended.asked) == n_asked
+    refused = call_command(*words, "--from", "mine-tiny", "--quick")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--from mine-tiny: trains nothing" in refused.err
+
+
 def test_a_run_that_failed_leaves_a_marked_table_and_exit_code_5(
     words: list[str], call_command: Command, pretended: Pretended
 ) -> None:

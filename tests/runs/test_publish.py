@@ -12,6 +12,7 @@ from glu_bench.errors import DataError
 from glu_bench.runs.folder import Run
 from glu_bench.runs.integrity import verify_run
 from glu_bench.runs.publish import FILE, check_published, publish_run, read_published_summary, thin_row
+from glu_bench.study.plan import find_plan
 from tests.conftest import Command
 
 INSPECTION = {"n_tokens": 32, "summary": {"dead_share": 0.25, "gate_saturation": None}}
@@ -108,6 +109,7 @@ def test_a_published_sweep_is_compared_and_judged_like_any_other(
     assert {arm["arm"]: arm["n_finished"] for arm in table["arms"]} == {"relu": 2, "swish": 2}
     judged = call_command("claims", str(folder), "--tokens", "256", "--json")
     assert judged.code == 0, judged.err
+    assert find_plan(str(folder), tmp_path / "nothing").sweep_id == "both"
     rows = json.loads(judged.out)["claims"]
     dead = next(row for row in rows if row["claim"] == "Swish has no dying units")
     assert (dead["n_seeds"], dead["arms"]) == (2, ["swish", "relu"])

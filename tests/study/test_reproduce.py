@@ -290,5 +290,11 @@ def test_what_a_plan_has_given_so_far(tiny_words: list[str], tmp_path: Path) -> 
     assert found.tuned == {"gelu": {}, "swiglu": {}}
 
 
+def test_a_sweep_of_several_settings_has_no_one_answer(tiny_words: list[str], tmp_path: Path) -> None:
+    plan = make_plan([*tiny_words, "variant=gelu,swiglu", "match=params,width"], tmp_path, name="mine")
+    with pytest.raises(ConfigError, match="mine has several runs of gelu at seed 0"):
+        read_finished(plan)
+
+
 def test_the_cards_lie_where_the_package_finds_them() -> None:
     assert (find_config_root() / "reproduce" / "shazeer2020.yaml").is_file()
