@@ -23,8 +23,9 @@ def render_reproduction(found: Reproduction, width: int) -> Table:
     """Both tables side by side in the published order; without deviations where they find no room."""
     ours = {row.arm: row for row in found.ours.arms}
     keys = list(dict.fromkeys(key for row in found.ours.arms for key in row.tuned))
-    head = ("arm", "published", "sd", "", f"vs {found.published.baseline}")
-    head += ("ours", "sd", "", f"vs {found.ours.baseline}", "n")
+    head = ["arm", "published", "sd", "", f"vs {found.published.baseline}"]
+    head += ["ours", "sd", "", f"vs {found.ours.baseline}", "n"]
+    head += [key.rpartition(".")[2] for key in keys]
     rows = [
         (
             *(row.arm, fixed(row.mean_loss_nats, 3), fixed(row.sd_loss_nats, 3), row.letters),
@@ -33,7 +34,6 @@ def render_reproduction(found: Reproduction, width: int) -> Table:
         )
         for row in found.published.arms
     ]
-    head += tuple(key.rpartition(".")[2] for key in keys)
     title = f"{found.title} ({found.source}), column {found.column}"
     table = render_rows(title, head, rows)
     if measure_width(table) <= width:
