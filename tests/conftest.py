@@ -28,7 +28,7 @@ from glu_bench import schema
 from glu_bench.config import load_config
 from glu_bench.runs.folder import Run
 from glu_bench.train.events import Finished
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 
 settings.register_profile(

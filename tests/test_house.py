@@ -227,7 +227,7 @@ assert "gelu" in shown.getvalue()"""
 
 
 def test_no_room_below_is_needed_to_import_one_above() -> None:
-    loaded = modules_after("import glu_bench.train.loop")
+    loaded = modules_after("import glu_bench.train.run")
     assert loaded.isdisjoint({f"glu_bench.{room}" for room in ROOMS[ROOMS.index("train") + 1 :]})
 
 

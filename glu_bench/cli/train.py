@@ -106,7 +106,7 @@ def _run(
     from glu_bench.show.console import make_stderr, plain
     from glu_bench.show.progress import TrainScreen
     from glu_bench.train.events import Finished
-    from glu_bench.train.loop import train_run
+    from glu_bench.train.run import train_run
     from glu_bench.train.stop import catch_signals
 
     load_plugins(plugins)

@@ -17,8 +17,9 @@ from glu_bench.study.curves import ArmCurve, Point
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito 2008, Color Universal Design, less the yellow, faint on white; black is the baseline's
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito 2008, Color Universal Design, less the yellow, faint on white; black is the baseline's;
+# and a brown, so that the eight variants of Shazeer's table each have a colour
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F4F24")
 Style = Literal["-"] | tuple[float, Sequence[float]]
 STYLES: tuple[Style, ...] = (  # dashes, so that a print in grey works too
     "-",
@@ -27,6 +28,7 @@ STYLES: tuple[Style, ...] = (  # dashes, so that a print in grey works too
     (0, (1, 1.5)),
     (0, (3, 1, 1, 1, 1, 1)),
     (0, (8, 3)),
+    (0, (2, 1)),
 )
 BASELINE = "black"
 OTHERS = "0.75"

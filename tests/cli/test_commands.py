@@ -13,7 +13,7 @@ import pytest
 from glu_bench.cli import main as room
 from glu_bench.runs.checkpoint import list_checkpoints
 from glu_bench.runs.folder import Run, list_runs
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.conftest import Command, TinyConfig, Train
 

@@ -31,7 +31,7 @@ from glu_bench.ffn.formula import list_variants, load_variant
 from glu_bench.lm.hidden import list_ffns
 from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from glu_bench.runs.folder import Run, list_runs
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.conftest import REPO, StopAt, TinyConfig, Train
 from tests.evaluate.made import make_head, make_small

@@ -14,6 +14,7 @@ from glu_bench import faults
 from glu_bench.train import loop, progress
 from glu_bench.train.feed import Feed
 from glu_bench.train.progress import Progress
+from glu_bench.train.run import train_run
 from tests.conftest import Command, Ended, StopAt, TinyConfig
 from tests.faults.conftest import Fault, find_run, tiny_command, worth_of
 from tests.faults.test_a_resume import STOPS, WORDS, list_differences, train_in_pieces
@@ -134,7 +135,7 @@ def straight_30_here(
 ) -> dict[str, Any]:
     """What the run of A1 is worth in this process."""
     folder = tmp_path_factory.mktemp("straight-30-here")
-    for _ in loop.train_run(tiny_config(*WORDS), folder, StopAt(31)):
+    for _ in train_run(tiny_config(*WORDS), folder, StopAt(31)):
         pass
     found = worth_of(find_run(folder))
     # the teeth need something to bite on

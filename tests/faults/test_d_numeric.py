@@ -271,18 +271,18 @@ import torch
 from glu_bench.cli.main import main
 from glu_bench.train import loop
 
-backward = loop._backward
+backward = loop.Trainer._backward
 
-def spike(shards, feed, step, *rest):
-    factor = 32.0 if step + 1 == 60 else 1.0
+def spike(self):
+    factor = 32.0 if self.progress.step + 1 == 60 else 1.0
     with torch.no_grad():
-        shards.model.head.weight.mul_(factor)
-    loss = backward(shards, feed, step, *rest)
+        self.model.head.weight.mul_(factor)
+    loss = backward(self)
     with torch.no_grad():
-        shards.model.head.weight.div_(factor)
+        self.model.head.weight.div_(factor)
     return loss
 
-loop._backward = spike
+loop.Trainer._backward = spike
 main()
 """
 

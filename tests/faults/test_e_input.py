@@ -40,7 +40,7 @@ json.dump(ended, open(codes, "w"))
 SHORT = """
 import resource, sys
 from pathlib import Path
-import torch._dynamo, glu_bench.cli.main, glu_bench.train.loop, glu_bench.show.progress, safetensors.torch
+import torch._dynamo, glu_bench.cli.main, glu_bench.train.run, glu_bench.show.progress, safetensors.torch
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv.pop(1)), resource.RLIM_INFINITY))
 glu_bench.cli.main.main()

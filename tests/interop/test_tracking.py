@@ -17,7 +17,7 @@ from glu_bench.interop.wandb_tracker import WandbTracker, choose_mode
 from glu_bench.runs.folder import Run
 from glu_bench.schema import Tracker
 from glu_bench.train.events import Event, Finished, Logged, Started
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.conftest import Command, TinyConfig
 

@@ -34,7 +34,7 @@ from glu_bench.runs.folder import (
 )
 from glu_bench.schema import list_keys
 from glu_bench.train.events import Finished
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from glu_bench.yaml_file import read_yaml
 from tests.conftest import StopAt, TinyConfig, Train

@@ -11,7 +11,7 @@ from rich.console import Console
 from glu_bench.errors import InterruptedRunError
 from glu_bench.show.loss_curve import LossCurve
 from glu_bench.show.progress import TrainScreen
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.conftest import StopAt, TinyConfig
 

@@ -12,7 +12,7 @@ from glu_bench.show.progress import TrainScreen
 from glu_bench.show.sweep import SweepScreen
 from glu_bench.study.plan import Plan, PlannedRun
 from glu_bench.study.sweep import RunEnded, RunStarted, Tick
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.conftest import TinyConfig
 

@@ -17,7 +17,7 @@ from glu_bench.runs.folder import Run
 from glu_bench.study.arms import find_runs, read_entries
 from glu_bench.study.compare import Arm, Comparison, compare_runs
 from glu_bench.study.plan import make_plan
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.study.conftest import LOSSES, MakeRun
 

@@ -13,7 +13,7 @@ from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.record import write_record
 from glu_bench.study.plan import Plan, find_plan, list_plans, load_plan, make_plan, resolve_run
-from glu_bench.train.loop import train_run
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from glu_bench.words import spell_config
 

@@ -25,9 +25,10 @@ from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 from glu_bench.runs.folder import Run, list_runs
 from glu_bench.train import loop, result
 from glu_bench.train.events import Evaluating, Finished, Logged, Started
-from glu_bench.train.loop import count_steps, train_run
+from glu_bench.train.loop import count_steps
 from glu_bench.train.optimizer import Optimizer, make_optimizer
 from glu_bench.train.progress import Progress
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.conftest import TinyConfig, Train
 

@@ -18,9 +18,9 @@ from glu_bench.lm.init import init_weights
 from glu_bench.ranks import Ranks
 from glu_bench.train import profile as room
 from glu_bench.train.events import Finished
-from glu_bench.train.loop import train_run
 from glu_bench.train.profile import Clock, Profile, measure_passes
 from glu_bench.train.progress import Progress
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.conftest import Command, StopAt, TinyConfig, Train
 

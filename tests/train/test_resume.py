@@ -21,9 +21,9 @@ from glu_bench.runs.checkpoint import list_checkpoints
 from glu_bench.runs.folder import Run, list_runs
 from glu_bench.train import loop, progress
 from glu_bench.train.events import Logged, Started
-from glu_bench.train.loop import train_run
 from glu_bench.train.optimizer import Optimizer
 from glu_bench.train.progress import Progress
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
 from tests.conftest import StopAt, TinyConfig, Train, make_text
 
