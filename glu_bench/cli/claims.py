@@ -80,5 +80,5 @@ def claims(
             stdout.print(plain(f"setting: {setting}"))
     if not quiet:
         notes = [] if as_json else list_notes(judgement.claims)
-        for line in (*judgement.warnings, *notes):
+        for line in [] if markdown else [*judgement.warnings, *notes]:
             stderr.print(plain(f"note: {line}"))

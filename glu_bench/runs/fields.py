@@ -122,7 +122,11 @@ STATE: dict[str, Kind] = {
     "exact": FLAG,
 }
 # of a sweep's tuning.json
-TUNED = _dict_of(_object({"keys": list_of(TEXT), "edges": _dict_of(TEXT)}))
+TUNING = {
+    "runs": _dict_of(_object({"keys": list_of(TEXT), "edges": _dict_of(TEXT)})),
+    "tuned": _dict_of(list_of(TEXT)),
+    "seeds": list_of(COUNT),
+}
 POINT = _object(
     {
         "values": _dict_of(TEXT),

@@ -29,14 +29,17 @@ def render_claims(judgement: Judgement) -> Table:
 
 
 def write_claims(judgement: Judgement) -> str:
-    """The same as Markdown, with the source of each claim, settings and the rule below."""
+    """The same as Markdown, with the source of each claim; below it the rule, settings and notes."""
     heads = ("claim", "where it is made", "measurement", *COLUMNS)
     lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|---:|---:|---:|---:|---|"]
     for row in judgement.claims:
         cells = [escape_markdown(cell) for cell in (row.claim, row.source, row.measurement, *_cells(row))]
         lines.append(f"| {' | '.join(cells)} |")
-    notes = [judgement.rule, *(f"Setting: {setting}." for setting in list_settings(judgement.claims))]
-    return "\n\n".join(["\n".join(lines), *map(write_paragraph, notes)]) + "\n"
+    paragraphs = [judgement.rule, *(f"Setting: {setting}." for setting in list_settings(judgement.claims))]
+    notes = [*judgement.warnings, *list_notes(judgement.claims)]
+    parts = ["\n".join(lines), *map(write_paragraph, paragraphs)]
+    parts += ["\n".join(f"- {escape_markdown(note)}" for note in notes)] if notes else []
+    return "\n\n".join(parts) + "\n"
 
 
 def list_settings(rows: Sequence[Judged]) -> list[str]:
@@ -71,7 +74,7 @@ def _cells(row: Judged) -> tuple[str, ...]:
 
 def _say(number: float, row: Judged) -> str:
     """Shares in percent, differences with their sign."""
-    level = row.predicted == "exact" or row.unit == "ratio"
+    level = row.predicted == "exact" or row.unit == "ratio" or row.level > 0
     if row.unit == "share":
         return f"{number:.2%}" if level else f"{number:+.2%}"
     if row.unit == "nats":

@@ -81,6 +81,13 @@ def _get(arm: Arm, dotted: str) -> Any:
     return value if value is None or not rest else attrgetter(rest)(value)
 
 
+def _write_perplexity(arm: Arm, comparison: Comparison) -> str:
+    """Of losses per byte there is none; of a loss above 709 nats it is larger than a number can be."""
+    if arm.mean_loss_nats is None or comparison.per != "token":
+        return "-"
+    return perplexity_text(arm.perplexity)
+
+
 def _number(key: str, header: str, unit: str, write: Callable[[Any], str]) -> Column:
     return Column(
         key=key,
@@ -177,7 +184,7 @@ _ALL = (
         key="perplexity",
         header="{split} ppl",
         unit="",
-        write=lambda arm, _: "-" if arm.mean_loss_nats is None else perplexity_text(arm.perplexity),
+        write=_write_perplexity,
         parts=("perplexity",),
         read=lambda arm: (arm.perplexity,),
     ),

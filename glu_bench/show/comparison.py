@@ -101,10 +101,11 @@ def split_columns(comparison: Comparison, columns: Sequence[Column], width: int)
 
 
 def say_legend(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
-    """Two lines: what the letters and p-values mean, by which test, and what pairing bought."""
+    """What was tuned, what the letters and p-values mean, by which test, and what pairing bought."""
+    tuning = [f"tuned for each arm: {comparison.tuning}"] if comparison.tuning else []
     n_pairs = sum(pair.p_raw is not None for pair in comparison.pairs)
     if not n_pairs:
-        return []
+        return tuning
     keys = {column.key for column in columns}
     meanings = []
     if "letters" in keys:
@@ -114,7 +115,7 @@ def say_legend(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
     if "p_holm" in keys and n_arms:
         family = f"Holm over {n_arms} arms " if n_arms > 1 else ""
         meanings.append(f"p: {family}against {comparison.baseline}")
-    return [*(["; ".join(meanings)] if meanings else []), say_test(comparison)]
+    return [*tuning, *(["; ".join(meanings)] if meanings else []), say_test(comparison)]
 
 
 def say_test(comparison: Comparison) -> str:

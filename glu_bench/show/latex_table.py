@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from glu_bench.errors import show_controls
 from glu_bench.show.columns import Column
-from glu_bench.show.comparison import say_test
+from glu_bench.show.comparison import say_legend
 from glu_bench.study.compare import Arm, Comparison
 
 PREAMBLE = "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}\n"
@@ -45,12 +45,9 @@ def write_latex(comparison: Comparison, columns: Sequence[Column]) -> str:
         keys = [column.key for column in shown]
         bearer = next((key for key in ("mean_loss_nats", "arm") if key in keys), "")
         shown = shown if bearer else list(columns)
-    caption = f"{comparison.setting}. {comparison.verdict}"
-    if comparison.test:
-        said = say_test(comparison)
-        caption += f" {said[0].upper()}{said[1:]}."
-    if bearer:
-        caption += " Arms that share a letter are not separable."
+    said = [*say_legend(comparison, columns), *comparison.warnings]
+    sentences = (f" {line[0].upper()}{line[1:]}." for line in said)
+    caption = f"{comparison.setting}. {comparison.verdict}{''.join(sentences)}"
     lines = [
         r"\begin{table}",
         r"  \centering",

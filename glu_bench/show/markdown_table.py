@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from glu_bench.errors import show_controls
 from glu_bench.show.columns import Column
-from glu_bench.show.comparison import say_test
+from glu_bench.show.comparison import say_legend
 from glu_bench.study.compare import Comparison
 
 SPECIAL = re.compile(r"([\\`*_\[\]<>#|~&$])")
@@ -16,14 +16,15 @@ START = re.compile(r"^([-+=]|\d+(?=[.)]))")
 
 
 def write_markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
-    """Heading, table with units, verdict and test, each a block."""
+    """Heading, table with units, verdict, what its letters and tests are, and notes, each a block."""
     heads = [_head(column, comparison) for column in columns]
     rules = [":---" if column.is_text else "---:" for column in columns]
     rows = [[escape_markdown(column.write(arm, comparison)) for column in columns] for arm in comparison.arms]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows))
     parts = [f"### {escape_markdown(comparison.setting)}", table, write_paragraph(comparison.verdict)]
-    if comparison.test:
-        parts.append(write_paragraph(f"{say_test(comparison)}."))
+    parts += [write_paragraph(f"{line}.") for line in say_legend(comparison, columns)]
+    if comparison.warnings:
+        parts.append("\n".join(f"- {escape_markdown(warning)}" for warning in comparison.warnings))
     return "\n\n".join(parts) + "\n"
 
 

@@ -142,9 +142,12 @@ def _say_optimiser(comparison: Comparison, configs: list[Config]) -> Iterator[Se
         chosen = "; ".join(f"{a.arm} {c.optim.lr:g}" for a, c in _with_runs(comparison, configs))
         rates = f" (learning rates: {chosen})" if "optim.lr" in comparison.tuned else ""
         tuning = (
-            f"{keys} chosen for each arm on the validation split, from the same grid and seeds for all{rates}"
+            f"{keys} chosen for each arm on the validation split, from the same grid and seeds for all "
+            f"({comparison.tuning}){rates}"
         )
         yield [*sentence, f", {tuning}; {rest}."]
+        if edged := [arm.arm for arm in comparison.arms if arm.edges]:
+            yield [f"The best value of {', '.join(edged)} lay at the end of the grid."]
     else:
         alike = "the same for all arms, not tuned for any" if len(_distinct_rates(configs)) == 1 else "by arm"
         yield [*sentence, f", peak learning rate {rate}, {alike}; {rest}."]

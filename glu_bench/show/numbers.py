@@ -39,8 +39,13 @@ def perplexity_text(value: float | None) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A probability as papers print it."""
-    return "-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    """A probability as papers print it; beside 0.05 the side it is on."""
+    if p is None:
+        return "-"
+    if p < 0.001:
+        return "<0.001"
+    text = f"{p:.3f}"
+    return text if text != "0.050" else "<0.05" if p < 0.05 else ">0.05" if p > 0.05 else text
 
 
 def cell(value: object) -> str:

@@ -7,6 +7,7 @@ rules are those of Demsar 2006 and Dror et al. 2018 on comparing learners.
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ class Estimate:
     arm: str
     n: int
     mean_loss_nats: float
+    adjusted_loss_nats: float  # as if it had the seeds of all; what arms are ranked by
     sd_loss_nats: float | None
     ci95: tuple[float, float] | None
     difference_nats: float | None = None
@@ -48,7 +50,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """All arms, best first, and all pairs, each in that order."""
+    """All arms, best first, and all pairs, the lower loss first."""
 
     baseline: str
     estimates: list[Estimate]
@@ -80,8 +82,13 @@ def judge_losses(losses: Losses, baseline: str) -> Findings:
             f"the others (Monte Carlo p = {spread.p:.3f}); each pair's paired t says more than the pooled "
             "test"
         )
+    adjusted = _adjust_means(summaries, fit)
+    if _rank(adjusted) != _rank({arm: summary.mean for arm, summary in summaries.items()}):
+        warnings.append(
+            "not all arms have all seeds: ranked by least squares, which the means need not follow"
+        )
     pairs = []
-    for a, b in _list_pairs(summaries):
+    for a, b in _list_pairs(adjusted):
         shared = sorted(set(losses[a]) & set(losses[b]))
         contrast = fit.contrast(a, b) or contrast_welch(summaries[a], summaries[b])
         linked = fit.is_linked(a, b)
@@ -101,47 +108,63 @@ def judge_losses(losses: Losses, baseline: str) -> Findings:
     correlation = None
     if noise is not None and within and len(losses) > 1 and any(pair.n_shared_seeds > 1 for pair in pairs):
         correlation = 1 - noise**2 / within
-    return _conclude(
-        summaries,
-        baseline,
-        pairs,
-        _name_test(linked_pairs, fit),
-        warnings,
-        correlation,
-    )
+    test = _name_test(linked_pairs, fit)
+    return _conclude(summaries, adjusted, baseline, pairs, test, warnings, correlation)
 
 
 def judge_summaries(summaries: Mapping[str, Summary], baseline: str) -> Findings:
     """Findings from counts, means and standard deviations alone: Welch for every pair."""
+    means = {arm: summary.mean for arm, summary in summaries.items()}
     pairs = []
-    for a, b in _list_pairs(summaries):
+    for a, b in _list_pairs(means):
         contrast = contrast_welch(summaries[a], summaries[b])
-        pairs.append(_make_pair(a, b, summaries[a].mean - summaries[b].mean, contrast))
-    return _conclude(summaries, baseline, pairs, _name_test([False] * len(pairs), None), [], None)
+        pairs.append(_make_pair(a, b, means[a] - means[b], contrast))
+    return _conclude(summaries, means, baseline, pairs, _name_test([False] * len(pairs), None), [], None)
 
 
 def judge_means(
     summaries: Mapping[str, Summary], noise_sd: float, noise_df: float, baseline: str
 ) -> Findings:
     """Findings from means whose noise is assumed: the sd of one run, known to these degrees of freedom."""
+    means = {arm: summary.mean for arm, summary in summaries.items()}
     pairs = []
-    for a, b in _list_pairs(summaries):
+    for a, b in _list_pairs(means):
         one, other = summaries[a], summaries[b]
         error = noise_sd * math.sqrt(1 / one.n + 1 / other.n)
         contrast = Contrast(difference=one.mean - other.mean, standard_error=error, df=noise_df)
         pairs.append(_make_pair(a, b, contrast.difference, contrast))
     test = f"t with an assumed sd of {noise_sd:g}, {noise_df:g} degrees of freedom"
-    return _conclude(summaries, baseline, pairs, test, [], None)
+    return _conclude(summaries, means, baseline, pairs, test, [], None)
 
 
-def _list_pairs(summaries: Mapping[str, Summary]) -> list[tuple[str, str]]:
-    ranked = sorted(summaries, key=lambda arm: (summaries[arm].mean, arm))
-    return [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]]
+def _adjust_means(summaries: Mapping[str, Summary], fit: BlockedFit) -> dict[str, float]:
+    """Means as if each arm had the seeds of all that seeds link it to; with all seeds shared, the means."""
+    effects = dict(zip(fit.arms, fit.effects.tolist(), strict=True))
+    components: dict[int, list[str]] = {}
+    for arm, component in zip(fit.arms, fit.component, strict=True):
+        components.setdefault(component, []).append(arm)
+    adjusted: dict[str, float] = {}
+    for arms in components.values():
+        level = statistics.fmean(summaries[arm].mean - effects[arm] for arm in arms)
+        adjusted |= {arm: level + effects[arm] for arm in arms}
+    return adjusted
+
+
+def _rank(losses: Mapping[str, float]) -> list[str]:
+    """Arms by loss, those that differ by rounding alone by name."""
+    return sorted(losses, key=lambda arm: (round(losses[arm], 12), arm))
+
+
+def _list_pairs(losses: Mapping[str, float]) -> list[tuple[str, str]]:
+    return list(itertools.combinations(_rank(losses), 2))
 
 
 def _make_pair(a: str, b: str, difference: float, contrast: Contrast | None) -> Pair:
+    """The pair, the arm that is lower by what is tested first."""
     if contrast is None:
         return Pair(a=a, b=b, difference_nats=difference)
+    if contrast.difference > 0:  # arms that no seeds link are ranked by other means than Welch's
+        a, b, contrast = b, a, replace(contrast, difference=-contrast.difference)
     return Pair(
         a=a,
         b=b,
@@ -186,27 +209,28 @@ def _name_test(linked: list[bool], fit: BlockedFit | None) -> str:
 
 def _conclude(
     summaries: Mapping[str, Summary],
+    losses: Mapping[str, float],
     baseline: str,
     pairs: list[Pair],
     test: str,
     warnings: list[str],
     correlation: float | None,
 ) -> Findings:
-    """Adjust within families, then letters, power and the nearest tie."""
-    adjusted = adjust_holm([pair.p_raw for pair in pairs])
+    """Adjust within families, then letters, power and the nearest tie; `losses` rank the arms."""
+    p_holm = adjust_holm([pair.p_raw for pair in pairs])
     pairs = [
         replace(pair, p_holm=p, separable=p is not None and p <= ALPHA)
-        for pair, p in zip(pairs, adjusted, strict=True)
+        for pair, p in zip(pairs, p_holm, strict=True)
     ]
     made = [pair for pair in pairs if pair.p_raw is not None]
-    ranked = sorted(summaries, key=lambda arm: (summaries[arm].mean, arm))
+    ranked = _rank(losses)
     tested = [arm for arm in ranked if any(arm in (pair.a, pair.b) for pair in made)]
     letters = assign_letters(tested, [(pair.a, pair.b) for pair in pairs if pair.separable])
     alpha = ALPHA / len(made) if made else ALPHA
-    tie, n_more = _find_nearest_tie(made, summaries, alpha)
+    tie, n_more = _find_nearest_tie(made, ranked[0], summaries, alpha)
     return Findings(
         baseline=baseline,
-        estimates=_estimate(ranked, summaries, baseline, pairs, letters),
+        estimates=_estimate(ranked, losses, summaries, baseline, pairs, letters),
         pairs=pairs,
         test=test,
         detectable_nats=_find_detectable(made, alpha),
@@ -219,6 +243,7 @@ def _conclude(
 
 def _estimate(
     ranked: list[str],
+    losses: Mapping[str, float],
     summaries: Mapping[str, Summary],
     baseline: str,
     pairs: list[Pair],
@@ -233,6 +258,7 @@ def _estimate(
             arm=arm,
             n=summaries[arm].n,
             mean_loss_nats=summaries[arm].mean,
+            adjusted_loss_nats=losses[arm],
             sd_loss_nats=summaries[arm].sd,
             ci95=find_mean_interval(summaries[arm]),
             letters=letters.get(arm, ""),
@@ -275,7 +301,7 @@ def _find_detectable(made: list[Pair], alpha: float) -> float | None:
 
 
 def _find_nearest_tie(
-    made: list[Pair], summaries: Mapping[str, Summary], alpha: float
+    made: list[Pair], best: str, summaries: Mapping[str, Summary], alpha: float
 ) -> tuple[tuple[str, str] | None, int | None]:
     """Of the ties with the best arm, or else of all, the one that fewest more seeds would settle.
 
@@ -284,7 +310,6 @@ def _find_nearest_tie(
     ties = [pair for pair in made if not pair.separable]
     if not ties:
         return None, None
-    best = min(summaries, key=lambda arm: (summaries[arm].mean, arm))
     ties = [pair for pair in ties if best in (pair.a, pair.b)] or ties
     nearest = max(ties, key=lambda pair: (abs(pair.difference_nats) / _error_of(pair), pair.a, pair.b))
     assert nearest.df is not None

@@ -21,7 +21,7 @@ def say_verdict(findings: Findings) -> str:
 def _say_order(findings: Findings) -> str:
     """Nothing was tested: one seed, or no noise to test against."""
     best, second = findings.estimates[:2]
-    gap = second.mean_loss_nats - best.mean_loss_nats
+    gap = second.adjusted_loss_nats - best.adjusted_loss_nats
     one = (
         "one seed gives no measure of chance"
         if all(e.n == 1 for e in findings.estimates)
@@ -38,9 +38,12 @@ def _say_best(findings: Findings, n_pairs: int) -> str:
     tested = [row.arm for row in findings.estimates if row.letters]
     untested = [row.arm for row in findings.estimates if not row.letters]
     best = tested[0]
-    against = {pair.b: pair for pair in findings.pairs if pair.a == best and pair.b in tested}
-    tied = [arm for arm, pair in against.items() if not pair.separable]
-    behind = [arm for arm, pair in against.items() if pair.separable]
+    of_best = {
+        (pair.b if pair.a == best else pair.a): pair for pair in findings.pairs if best in (pair.a, pair.b)
+    }
+    against = {arm: of_best[arm] for arm in tested[1:]}
+    behind = [arm for arm, pair in against.items() if pair.separable and pair.a == best]
+    tied = [arm for arm in against if arm not in behind]
     if not any(pair.separable for pair in findings.pairs):
         who = f"no two of the {len(tested)} arms differ by more"
         if len(tested) == 2:
@@ -73,7 +76,8 @@ def _say_baseline(findings: Findings) -> str:
         those = [row for row in rows if row.verdict == verdict]
         if those:
             found.append(f"{word}: {', '.join(_with_difference(those))}")
-    return f"Against {findings.baseline}, {'; '.join(found)}."
+    family = f" alone (Holm over {len(rows)} arms)" if len(rows) > 1 else ""
+    return f"Against {findings.baseline}{family}, {'; '.join(found)}."
 
 
 def _with_difference(rows: Sequence[Estimate]) -> list[str]:

@@ -32,6 +32,7 @@ class Entry:
     arm: str = ""
     tuned: tuple[str, ...] = ()  # keys that a recorded tuning chose, arm by arm
     edges: dict[str, str] = field(default_factory=dict)
+    budget: str = ""  # of that tuning, in words
     folder: str = ""
 
 
@@ -137,19 +138,23 @@ def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
 
 
 def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRun]) -> list[Entry]:
-    """The entries, and once more those that a recorded tuning made: exempt from the keys it chose."""
+    """The entries, and again, for each budget of tuning, those that one made: exempt from what it chose."""
     folders = {
         (path.path if isinstance(path, Run) else Path(path)).resolve().parent.parent
         for path in paths
         if not isinstance(path, PlannedRun)
     }
-    tuned: dict[str, dict[str, Any]] = {}
+    made: dict[tuple[str, str], dict[str, Any]] = {}  # by run and budget
     for folder in sorted(folders):
-        tuned |= list_tuned(folder)
+        for tuned in list_tuned(folder):
+            made |= {(name, tuned.budget): choice for name, choice in tuned.runs.items()}
+    by_name: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for (name, budget), choice in made.items():
+        by_name.setdefault(name, []).append((budget, choice))
     again = [
-        replace(entry, tuned=tuple(tuned[entry.name]["keys"]), edges=tuned[entry.name]["edges"])
+        replace(entry, tuned=tuple(choice["keys"]), edges=choice["edges"], budget=budget)
         for entry in entries
-        if entry.name in tuned
+        for budget, choice in by_name.get(entry.name, ())
     ]
     for entry in again:
         for key in entry.tuned:
@@ -166,7 +171,7 @@ def setting_of(entry: Entry, arm_keys: Sequence[str]) -> dict[str, Any]:
         for name, value in entry.identity.items()
         if name not in exempt and not _is_arm_key(name, arm_keys)
     }
-    return setting | ({"tuned": entry.tuned} if entry.tuned else {})
+    return setting | ({"tuned": entry.budget} if entry.tuned else {})
 
 
 def _arm_of(entry: Entry, arm_keys: Sequence[str]) -> str:

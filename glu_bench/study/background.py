@@ -96,13 +96,13 @@ def collect_backgrounds(
 
 def _find_table(entry: Entry, run: Run | None, tables: Sequence[Comparison], allow_mixed: bool) -> int | None:
     """The table an entry stands in: named there by folder, else of the same setting and arm."""
-    own = describe_setting(entry.identity, entry.tuned)
+    own = (describe_setting(entry.identity, entry.tuned), entry.budget)
     alike = []
     for at, table in enumerate(tables):
         arm = next((arm for arm in table.arms if arm.arm == entry.arm), None)
         if arm is None:
             continue
-        if table.setting != own and not allow_mixed:
+        if (table.setting, table.tuning) != own and not allow_mixed:
             continue
         if run is not None and str(run.path) in arm.runs:
             return at

@@ -46,8 +46,9 @@ class RunClaim:
     measurement: str
     unit: str  # ratio: the contrast is one of logarithms
     measure: Measure
-    strata: tuple[Stratum, ...]  # an empty second side: against 0
-    above: bool  # the predicted side of 0, or of a ratio of 1
+    strata: tuple[Stratum, ...]  # an empty second side: against the level
+    above: bool  # the predicted side of the level, or of a ratio of 1
+    level: float = 0.0
     matches: tuple[str | None, ...] = BOTH  # None: whichever there is
     exact: bool = False  # arithmetic on configurations, the same at every seed
     relative: bool = False  # values depend on which arms are looked at together
@@ -159,7 +160,11 @@ CLAIMS: tuple[Claim, ...] = (
         )
         for what, unit, measure in (
             ("tokens to the loss the last of them ends with", "ratio", measures.measure_tokens_to_level),
-            ("held-out loss over training (area under the curve)", "nats", measures.measure_area),
+            (
+                "mean held-out loss from its first measurement on (area under the curve)",
+                "nats",
+                measures.measure_area,
+            ),
         )
     ),
     FactClaim(
@@ -209,13 +214,14 @@ CLAIMS: tuple[Claim, ...] = (
             above=True,
         )
         for when, measure in (
-            ("at the first step", measures.of_diagnostics("dead_share", 0.0)),
-            ("half way", measures.of_diagnostics("dead_share", 0.5)),
-            ("at the end", measures.of_inspection("dead_share")),
+            ("of the run's own sample, first step", measures.of_diagnostics("dead_share", 0.0)),
+            ("of the run's own sample, half way", measures.of_diagnostics("dead_share", 0.5)),
+            ("of the run's own sample, last step", measures.of_diagnostics("dead_share", 1.0)),
+            ("that was inspected, at the end", measures.of_inspection("dead_share")),
         )
     ),
     RunClaim(
-        claim="Swish has no dying units",
+        claim="fewer units die with Swish than with ReLU",
         source=f"{SWIGLU} 3",
         measurement="dead units at the end, Swish minus ReLU",
         unit="share",
@@ -227,11 +233,12 @@ CLAIMS: tuple[Claim, ...] = (
     RunClaim(
         claim="the gate's output depends on the data",
         source=f"{GLU} 2.2, 4.1",
-        measurement="variance of a gate over tokens, as a share of its mean square",
+        measurement="variance of a gate over tokens, as a share of its mean square: more than 5 %",
         unit="share",
         measure=measures.of_inspection("gate_varying_share"),
         strata=((("glu", "reglu", "geglu", "swiglu"), ()),),
         above=True,
+        level=0.05,
     ),
     RunClaim(
         claim="gating selects more, by the data, than an activation alone",
@@ -251,14 +258,18 @@ CLAIMS: tuple[Claim, ...] = (
         strata=GATING,
         above=True,
     ),
-    RunClaim(
-        claim="the sigmoid gate opens and closes",
-        source=f"{GLU} 2.2",
-        measurement="gates below 0.05 or above 0.95",
-        unit="share",
-        measure=measures.of_inspection("saturation"),
-        strata=((("glu",), ()),),
-        above=True,
+    *(
+        RunClaim(
+            claim="the sigmoid gate opens and closes",
+            source=f"{GLU} 2.2",
+            measurement=f"gates {where}: more than 1 %",
+            unit="share",
+            measure=measures.of_inspection(name),
+            strata=((("glu",), ()),),
+            above=True,
+            level=0.01,
+        )
+        for where, name in (("above 0.95", "saturation_high"), ("below 0.05", "saturation_low"))
     ),
     RunClaim(
         claim="a ReLU gate makes the hidden state sparse",

@@ -58,7 +58,8 @@ class Judged:
     ci95: tuple[float, float] | None
     verdict: str
     unit: str
-    predicted: str  # above or below 0 (a ratio: 1), or exact
+    predicted: str  # above or below the level (a ratio: 1), or exact
+    level: float = 0.0
     match: str | None = None  # None: both, or of no account
     n_seeds: int | None = None
     p_raw: float | None = None
@@ -179,6 +180,7 @@ def _judge_runs(claim: RunClaim, match: str | None, settings: Sequence[_Setting]
         verdict=NOT_MEASURED,
         unit=claim.unit,
         predicted="above" if claim.above else "below",
+        level=claim.level,
         match=match,
     )
     fitting = [setting for setting in settings if _fits(setting, claim, match)]
@@ -226,7 +228,7 @@ def _test(row: Judged, claim: RunClaim, weighed: Weighed) -> Judged:
     contrast = weighed.contrast
     if contrast is not None:
         low, high = find_interval(contrast.difference, contrast.standard_error, contrast.df)
-        p = find_p(contrast.difference / contrast.standard_error, contrast.df)
+        p = find_p((contrast.difference - claim.level) / contrast.standard_error, contrast.df)
         return replace(row, ci95=(say(low), say(high)), p_raw=p, verdict=NOT_SEPARABLE)
     if claim.exact:
         far = weighed.difference if claim.above else -weighed.difference
@@ -241,7 +243,7 @@ def _conclude(row: Judged, p_holm: float | None) -> Judged:
         return row
     if p_holm > ALPHA:
         return replace(row, p_holm=p_holm)
-    above = row.value > (1 if row.unit == "ratio" else 0)
+    above = row.value > (1 if row.unit == "ratio" else row.level)
     verdict = SUPPORTED if above == (row.predicted == "above") else NOT_SUPPORTED
     return replace(row, p_holm=p_holm, verdict=verdict)
 

@@ -64,6 +64,7 @@ class Arm:
     speedup: Speedup | None = None
     equal_flops: EqualCost | None = None  # against the baseline given as many FLOPs
     equal_time: EqualCost | None = None  # as many seconds
+    edges: dict[str, str] = field(default_factory=dict)  # tuned key: the end of its grid that was best
     losses: dict[int, float] = field(default_factory=dict)  # nats/token by seed
     runs: tuple[str, ...] = ()  # folders of the finished runs, by seed
 
@@ -80,6 +81,7 @@ class Comparison:
     warnings: list[str]
     verdict: str
     tuned: tuple[str, ...] = ()  # keys that a recorded tuning chose, arm by arm
+    tuning: str = ""  # the grid and the seeds of that tuning, in words
     test: str = ""  # the primary test in words
     pairs: list[Pair] = field(default_factory=list)
     detectable_nats: float | None = None  # the smallest difference these seeds see with 80 % power
@@ -111,17 +113,18 @@ def compare_runs(
         raise ConfigError(
             "no runs to compare; train some first: glu-bench sweep variant=gelu,swiglu seed=0,1"
         )
-    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
+    groups: Groups = {}
     for entry in entries:
         setting = {} if allow_mixed else setting_of(entry, arm_keys)
         groups.setdefault(tuple((name, repr(value)) for name, value in sorted(setting.items())), []).append(
             entry
         )
+    groups = _drop_parts(groups)
     if refuse_mixed and len(groups) > 1:
         difference = first_difference(groups)
         raise ConfigError(f"the runs differ in more than {', '.join(arm_keys)}: {difference}; --allow-mixed")
     tables, left_out = [], []
-    for members in _drop_parts(list(groups.values())):
+    for members in groups.values():
         arms = {entry.arm for entry in members}
         ended = any(entry.result or entry.status == "diverged" for entry in members)
         if len(arms) < 2 or not ended:
@@ -143,14 +146,17 @@ def compare_runs(
     return add_speedups(made, entries, arm_keys)
 
 
-def _drop_parts(groups: list[list[Entry]]) -> list[list[Entry]]:
+Groups = dict[tuple[tuple[str, str], ...], list[Entry]]  # by setting
+
+
+def _drop_parts(groups: Groups) -> Groups:
     """The groups without those whose runs are all in one of tuned runs: the arms that chose alike."""
-    tuned = [{entry.name for entry in members} for members in groups if members[0].tuned]
-    return [
-        members
-        for members in groups
+    tuned = [{entry.name for entry in members} for members in groups.values() if members[0].tuned]
+    return {
+        setting: members
+        for setting, members in groups.items()
         if members[0].tuned or not any({entry.name for entry in members} <= names for names in tuned)
-    ]
+    }
 
 
 def _warn_of_edges(by_arm: dict[str, list[Entry]]) -> list[str]:
@@ -207,9 +213,12 @@ def _tabulate(
             row = add_estimate(row, estimates[arm], len(set(losses[arm]) & set(losses[chosen])))
             row = replace(row, perplexity=row.perplexity if per == "token" else None)
         rows.append(row)
+        if len(losses[arm]) < len(row.runs):
+            warnings.append(f"{arm}: seeds with several runs count once, at their mean")
         if row.n_finished < row.n_planned:
             warnings.append(f"{arm}: the mean is over {row.n_finished} of {row.n_planned} runs")
-    rows.sort(key=lambda row: (row.mean_loss_nats is None, row.mean_loss_nats or 0.0, row.arm))
+    rank_of = {arm: rank for rank, arm in enumerate(estimates)}  # best first
+    rows.sort(key=lambda row: (rank_of.get(row.arm, len(rank_of)), row.arm))
     one = min(members, key=lambda entry: entry.name)  # of mixed settings the same one whatever their order
     table = Comparison(
         setting=describe_setting(one.identity, one.tuned),
@@ -221,6 +230,7 @@ def _tabulate(
         warnings=sorted(warnings),
         verdict="no arm has a finished run: nothing to compare",
         tuned=one.tuned,
+        tuning=one.budget,
     )
     return add_findings(table, found) if found else table
 
@@ -272,6 +282,7 @@ def _make_arm(arm: str, entries: list[Entry], losses: dict[int, float], split: s
         ffn_saved_bytes_per_token=one.get("ffn_saved_bytes_per_token"),
         tokens_per_s=statistics.median(speeds) if speeds else None,
         peak_bytes=max((r["peak_bytes"] for r in results), default=None),
+        edges=entries[0].edges,
         losses=losses,
         runs=tuple(entry.folder for entry in finished),
     )

@@ -73,25 +73,39 @@ def of_inspection(name: str) -> Measure:
 
 
 def of_diagnostics(name: str, share: float) -> Measure:
-    """A measure: what a run noted of its blocks nearest to this share of its steps, mean over blocks."""
+    """A measure: what a run noted of its blocks at this share of its steps, mean over blocks.
+
+    Straight between the steps at which it noted something; before the first and after the last, theirs.
+    """
     column = f"{name}_per_layer"
 
     def read(rows: Sequence[Row]) -> float | None:
-        noted = [
-            (row["step"], layers)
-            for row in rows
-            if isinstance(layers := row.get(column), list) and layers and is_number(row.get("step"))
-        ]
+        noted: list[Point] = []
+        for row in rows:
+            layers = row.get(column)
+            if is_number(row.get("step")) and isinstance(layers, list) and layers:
+                if not all(map(is_number, layers)):
+                    return None
+                noted.append((float(row["step"]), statistics.fmean(layers)))
         if not noted:
             return None
         last = max(row["step"] for row in rows if is_number(row.get("step")))
-        _, layers = min(noted, key=lambda each: (abs(each[0] - share * last), each[0]))
-        return statistics.fmean(layers) if all(map(is_number, layers)) else None
+        return _interpolate(sorted(noted), share * last)
 
     def measure(entries: Sequence[Entry], sources: Sources) -> Values:
         return _collect(entries, lambda entry: read(sources.rows(entry)))
 
     return measure
+
+
+def _interpolate(points: Sequence[Point], x: float) -> float:
+    """The value at x, straight between points, and beyond the ends theirs."""
+    if x <= points[0][0]:
+        return points[0][1]
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x <= x1:
+            return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+    return points[-1][1]
 
 
 def count_spikes(entries: Sequence[Entry], sources: Sources) -> Values:

@@ -229,7 +229,7 @@ def judge_reproduction(
         if (pair.separable if has_noise else means[pair.a] < means[pair.b])
         and {pair.a, pair.b} <= set(ours_losses)
     ]
-    concordance = find_concordance(told_apart, {e.arm: e.mean_loss_nats for e in ours.estimates})
+    concordance = find_concordance(told_apart, {e.arm: e.adjusted_loss_nats for e in ours.estimates})
     separable = {(pair.a, pair.b) for pair in ours.pairs if pair.separable}
     contradicted = [(a, b) for a, b in told_apart if has_noise and (b, a) in separable]
     ours_gap = find_gap(ours_losses, gated)

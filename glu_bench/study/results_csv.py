@@ -152,6 +152,7 @@ def _tabulate(
     losses: dict[str, dict[int, float]],
 ) -> Comparison:
     estimates = {estimate.arm: estimate for estimate in found.estimates} if found else {}
+    rank_of = {arm: rank for rank, arm in enumerate(estimates)}  # best first
     rows = []
     for arm, n in planned.items():
         n_lost = lost.get(arm, 0)
@@ -164,7 +165,7 @@ def _tabulate(
         )
         shared = len(set(losses.get(arm, {})) & set(losses.get(baseline, {})))
         rows.append(add_estimate(row, estimates[arm], shared) if arm in estimates else row)
-    rows.sort(key=lambda row: (row.mean_loss_nats is None, row.mean_loss_nats or 0.0, row.arm))
+    rows.sort(key=lambda row: (rank_of.get(row.arm, len(rank_of)), row.arm))
     table = Comparison(
         setting=path.name,
         baseline=baseline,

@@ -18,7 +18,7 @@ from glu_bench.config import expand_grid
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import make_folder, sha256_bytes, write_bytes
 from glu_bench.grid import load_grid, with_words
-from glu_bench.runs.fields import CHOICE, TUNED, check_fields, list_of
+from glu_bench.runs.fields import CHOICE, TUNING, check_fields, list_of
 from glu_bench.runs.record import read_record, write_record
 from glu_bench.study.plan import Plan, PlannedRun, load_plan, make_plan, plan_cells
 
@@ -95,12 +95,12 @@ class Tuning:
 
         Raises: DataError for an arm that finished nowhere.
         """
-        for _ in range(MAX_WIDER + 1):
-            plan = self.plan()
-            self.request = take_in(self.request, plan)
+        for n_wider in range(MAX_WIDER + 1):
+            self.request = take_in(self.request, self.plan())
+            plan = self.plan()  # every value that there is at every seed of this request
             execute(plan)
             choices = choose_values(plan, self.request)
-            further = widen(self.request, choices) if wider else None
+            further = widen(self.request, choices) if wider and n_wider < MAX_WIDER else None
             if further is None:
                 break
             self.request = further
@@ -150,12 +150,14 @@ def make_request(
 
 
 def choose_values(plan: Plan, request: Request) -> list[Choice]:
-    """Each arm's best values: least mean validation loss over the tuning seeds, all of them finished.
+    """Each arm's best values: least mean validation loss over the request's seeds, all of them finished.
 
     Raises: DataError for an arm none of whose settings finished on every seed.
     """
     arms: dict[str, dict[tuple[str, ...], list[PlannedRun]]] = {}
     for planned in plan.runs:
+        if planned.identity["seed"] not in request.seeds:
+            continue  # of an earlier request: what one value saw, all must have seen
         values = tuple(_value_of(planned.words, key) for key in request.tuned)
         arms.setdefault(name_arm(planned.words, request), {}).setdefault(values, []).append(planned)
     return [_choose(plan, request, arm, cells) for arm, cells in arms.items()]
@@ -236,17 +238,38 @@ def copy_plan(plan: Plan, output_dir: Path) -> None:
             write_bytes(folder / name, (plan.folder / name).read_bytes())
 
 
-def list_tuned(output_dir: Path) -> dict[str, dict[str, Any]]:
-    """Runs that a recorded tuning made, by id: the keys it chose, and which ended the grid on which side.
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What a recorded tuning made: the runs at its choices, by id."""
+
+    budget: str  # the grid and the seeds in words: arms tuned alike can be compared
+    runs: dict[str, dict[str, Any]]  # keys that were chosen, and which ended the grid on which side
+
+
+def list_tuned(output_dir: Path) -> list[Tuned]:
+    """Every recorded tuning.
 
     Raises: DataError for a record that is broken or was edited.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found = []
     for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
         record = read_record(path)
-        check_fields(path, record, {"runs": TUNED}, ("runs",))
-        found |= record["runs"]
+        check_fields(path, record, TUNING, ("runs", "tuned", "seeds"))
+        found.append(Tuned(budget=_say_budget(record["tuned"], record["seeds"]), runs=record["runs"]))
     return found
+
+
+def _say_budget(tuned: dict[str, list[str]], seeds: list[int]) -> str:
+    grids = (f"{key} over {', '.join(_sort_values(values))}" for key, values in sorted(tuned.items()))
+    return f"{'; '.join(grids)} at seeds {', '.join(map(str, sorted(seeds)))}"
+
+
+def _sort_values(values: Sequence[str]) -> list[str]:
+    """Numbers by size, however they were written, or words by name; each once."""
+    try:
+        return [f"{number:g}" for number in sorted({float(value) for value in values})]
+    except ValueError:
+        return sorted(set(values))
 
 
 def list_choices(output_dir: Path) -> Iterator[tuple[str, set[str], list[Choice]]]:
@@ -256,7 +279,7 @@ def list_choices(output_dir: Path) -> Iterator[tuple[str, set[str], list[Choice]
     """
     for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
         record = read_record(path)
-        check_fields(path, record, {"runs": TUNED, "arms": list_of(CHOICE)}, ("runs", "arms"))
+        check_fields(path, record, TUNING | {"arms": list_of(CHOICE)}, ("runs", "arms"))
         try:
             choices = [
                 Choice(**{**arm, "curve": [Point(**point) for point in arm["curve"]]})

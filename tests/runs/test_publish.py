@@ -111,7 +111,7 @@ def test_a_published_sweep_is_compared_and_judged_like_any_other(
     assert judged.code == 0, judged.err
     assert find_plan(str(folder), tmp_path / "nothing").sweep_id == "both"
     rows = json.loads(judged.out)["claims"]
-    dead = next(row for row in rows if row["claim"] == "Swish has no dying units")
+    dead = next(row for row in rows if row["claim"] == "fewer units die with Swish than with ReLU")
     assert (dead["n_seeds"], dead["arms"]) == (2, ["swish", "relu"])
 
 

@@ -29,6 +29,33 @@ def test_a_clear_winner_is_named_with_its_lead() -> None:
     assert "worse: relu (+" in said
 
 
+def test_a_missing_seed_does_not_make_a_winner() -> None:
+    """swiglu lacks the seed that is hard for all: its mean is the least, its losses are not."""
+    losses = arms(gelu=2.0, swiglu=1.05, geglu=1.0)
+    losses["swiglu"].pop(3)
+    found = judge_losses(losses, "gelu")
+    means = {row.arm: row.mean_loss_nats for row in found.estimates}
+    assert means["swiglu"] < means["geglu"]
+    assert [row.arm for row in found.estimates] == ["geglu", "swiglu", "gelu"]
+    (pair,) = [pair for pair in found.pairs if "gelu" not in (pair.a, pair.b)]
+    assert (pair.a, pair.b) == ("geglu", "swiglu")
+    assert pair.difference_nats < 0
+    assert not say_verdict(found).startswith("swiglu")
+    assert "ranked by least squares" in " ".join(found.warnings)
+
+
+def test_ranks_are_those_of_the_means_where_all_seeds_are_there() -> None:
+    found = judge_losses(arms(gelu=2.0, swiglu=1.0, relu=3.0), "gelu")
+    assert "ranked" not in " ".join(found.warnings)
+    for row in found.estimates:
+        assert row.adjusted_loss_nats == pytest.approx(row.mean_loss_nats, abs=1e-12)
+
+
+def test_the_second_family_is_named() -> None:
+    said = say_verdict(judge_losses(arms(gelu=2.0, swiglu=1.0, geglu=1.001), "gelu"))
+    assert "(Holm over 3 pairs.) Against gelu alone (Holm over 2 arms), better: " in said
+
+
 def test_a_tie_at_the_top_is_no_winner() -> None:
     said = say_verdict(judge_losses(arms(gelu=2.0, swiglu=1.0, geglu=1.001), "gelu"))
     assert "is the best" not in said
