@@ -40,7 +40,9 @@ def test_real_runs_are_inspected_and_judged(train: Train, tmp_path: Path, call_c
     assert all({"claim", "source", "measurement", "value", "ci95", "verdict"} <= set(row) for row in rows)
     assert {row["verdict"] for row in rows} <= VERDICTS
     params = [row for row in rows if row["match"] == "params"]
-    (dead,) = [row for row in params if "0 for every token at the end" in row["measurement"]]
+    (dead,) = [
+        row for row in params if "0 for every token that was inspected, at the end" in row["measurement"]
+    ]
     assert dead["verdict"] != "not measured"
     assert dead["arms"] == ["reglu", "swiglu"]
     (varying,) = [row for row in params if "gate over tokens" in row["measurement"]]
@@ -66,12 +68,15 @@ def test_runs_without_checkpoints_are_named_and_the_rest_is_judged(
 
 def test_the_markdown_is_one_table_and_the_rule(losses_alone: Path, call_command: Command) -> None:
     ended = call_command("claims", "--markdown", "--output-dir", str(losses_alone))
-    table, rule, *settings = ended.out.strip().split("\n\n")
+    table, rule, setting, notes = ended.out.strip().split("\n\n")
     lines = table.splitlines()
     assert {line.replace("\\|", "").count("|") for line in lines} == {10}
     assert any("SwiGLU is better than GLU" in line and "-0.1013" in line for line in lines)
     assert rule.startswith("A claim predicts on which side")
-    assert len(settings) == 1
+    assert setting.startswith("Setting: pico 48x2")
+    assert "was not inspected" in notes
+    assert "- not measured, no finished runs: glu-bench sweep variant=" in notes
+    assert "note:" not in ended.err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from glu_bench.show.numbers import duration, fixed, perplexity_text, si
+from glu_bench.show.numbers import duration, fixed, p_text, perplexity_text, si
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,19 @@ def test_fixed_keeps_zeros_and_shows_a_sign_if_asked() -> None:
 )
 def test_a_perplexity_that_overflows_says_so(value: float | None, text: str) -> None:
     assert perplexity_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (None, "-"),
+        (0.0004, "<0.001"),
+        (0.0494, "0.049"),
+        (0.04996, "<0.05"),
+        (0.05, "0.050"),
+        (0.05004, ">0.05"),
+        (0.7, "0.700"),
+    ],
+)
+def test_a_probability_beside_the_line_says_on_which_side_it_is(p: float | None, text: str) -> None:
+    assert p_text(p) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import re
 import shutil
@@ -100,12 +101,13 @@ def parse_markdown(text: str) -> tuple[str, list[list[str]], list[str]]:
             else:
                 rows[-1].append(said)
         else:
-            assert token.type.endswith("_close") or token.type in ("table_open", "thead_open", "tbody_open")
+            opened = ("table_open", "thead_open", "tbody_open", "bullet_list_open", "list_item_open")
+            assert token.type.endswith("_close") or token.type in opened
     return heading, rows, paragraphs
 
 
 def test_markdown_is_a_heading_a_table_and_the_verdict() -> None:
-    table = make_comparison()
+    table = dataclasses.replace(make_comparison(), warnings=["gelu: the mean is over 2 of 3 runs"])
     heading, rows, paragraphs = parse_markdown(write_markdown(table, TELLING))
     assert heading == table.setting
     assert rows[0] == [
@@ -120,6 +122,8 @@ def test_markdown_is_a_heading_a_table_and_the_verdict() -> None:
     assert [row[0] for row in rows[1:]] == [arm.arm for arm in table.arms]
     assert all(len(row) == len(TELLING) for row in rows)
     assert paragraphs[0] == table.verdict
+    assert "arms that share a letter are not separable (Holm over" in paragraphs[1]
+    assert paragraphs[-1] == "gelu: the mean is over 2 of 3 runs"
 
 
 def test_markdown_of_hostile_names_is_text(hostile: Comparison) -> None:

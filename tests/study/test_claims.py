@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from scipy import stats
 
 from glu_bench.errors import DataError
@@ -22,6 +23,10 @@ NOISE = (0.004, -0.003, 0.001, -0.002)
 SEED = (0.02, -0.01, 0.03, -0.04)  # what a seed adds to every arm
 Losses = dict[str, float]
 BETTER = {"relu": 2.0, "gelu": 1.98, "geglu": 1.9, "swiglu": 1.9}
+
+
+def t_test(values: Sequence[float], level: float) -> float:
+    return float(scipy.stats.ttest_1samp(values, level).pvalue)
 
 
 def pick(part: str, match: str | None = "params") -> list[RunClaim | FactClaim]:
@@ -159,7 +164,7 @@ def dead_of(shares: dict[str, float]) -> Callable[[Run], dict[str, float | int |
 def test_dead_units_come_from_inspections(make_run: MakeRun) -> None:
     runs = make_arms(make_run, {"relu": 2.0, "gelu": 2.0, "reglu": 2.0, "geglu": 2.0, "swiglu": 2.0})
     shares = {"relu": 0.2, "reglu": 0.1, "gelu": 0.0, "geglu": 0.0, "swiglu": 0.0}
-    row = judge(runs, "0 for every token at the end", dead_of(shares))[0]
+    row = judge(runs, "0 for every token that was inspected, at the end", dead_of(shares))[0]
     assert row.verdict == "supported"
     # strata count alike: (0.2 - 0 + 0.1 - 0) / 2, at seeds whose noise is 1, -3/4, 1/4, -1/2 of a tenth
     assert row.value == pytest.approx(0.15)
@@ -167,6 +172,25 @@ def test_dead_units_come_from_inspections(make_run: MakeRun) -> None:
     nothing = judge(runs, "hidden numbers that are exactly 0", dead_of(shares))[0]
     assert nothing.verdict == "not measured"
     assert "hold no such number" in nothing.note
+
+
+def test_a_share_is_tested_against_the_level_that_is_stated(make_run: MakeRun) -> None:
+    """A share is never below 0: that it lies above 0 would be no finding."""
+    runs = make_arms(make_run, {"glu": 2.0})
+
+    def judge_at(high: float) -> Judged:
+        def inspect(run: Run) -> dict[str, float | int | None]:
+            return {"saturation_high": high * (1 + 10 * NOISE[run.identity()["seed"]]), "saturation_low": 0.5}
+
+        return judge(runs, "gates above 0.95: more than 1 %", inspect)[0]
+
+    few, many = judge_at(0.002), judge_at(0.05)
+    assert (few.level, few.predicted, few.verdict) == (0.01, "above", "not supported")
+    assert few.ci95 is not None
+    assert 0 < few.ci95[0] < few.ci95[1] < 0.01
+    assert many.verdict == "supported"
+    assert many.p_raw is not None
+    assert many.p_raw == pytest.approx(t_test([0.05 * (1 + 10 * each) for each in NOISE], 0.01))
 
 
 def test_a_run_is_inspected_once_and_named_if_it_cannot_be(make_run: MakeRun) -> None:

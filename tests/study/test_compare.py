@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.folder import Run
+from glu_bench.runs.record import write_record
 from glu_bench.study.arms import find_runs, read_entries
 from glu_bench.study.compare import Arm, Comparison, compare_runs
 from glu_bench.study.plan import make_plan
@@ -152,6 +154,46 @@ def test_runs_named_one_by_one_that_disagree_are_refused_by_the_key(make_run: Ma
     runs = [make_run("gelu", 0, 2.0), make_run("swiglu", 0, 2.0, "train.steps=7")]
     with pytest.raises(ConfigError, match=r"train\.steps is [67] and [67].*--allow-mixed"):
         compare_runs(runs, refuse_mixed=True)
+
+
+def tune(name: str, runs: Sequence[Run], *rates: str) -> None:
+    """What a tuning of the learning rate over these values leaves, had it chosen these runs."""
+    made = {run.run_id: {"keys": ["optim.lr"], "edges": {}} for run in runs}
+    folder = runs[0].path.parent.parent / "sweeps" / name
+    folder.mkdir(parents=True)
+    record = {"tuned": {"optim.lr": list(rates)}, "seeds": [100], "arms": [], "runs": made}
+    write_record(folder / "tuning.json", {"schema_version": 1, **record})
+
+
+def test_arms_are_compared_with_those_that_were_tuned_alike(make_run: MakeRun) -> None:
+    """The same grid and seeds, in one sweep or in two; a wider grid is another budget."""
+    gelu = [make_run("gelu", seed, 2.0 + seed) for seed in range(2)]
+    swiglu = [make_run("swiglu", seed, 1.9 + seed, "optim.lr=1e-3") for seed in range(2)]
+    wider = [make_run("swiglu", seed, 1.0 + seed, "optim.lr=4e-3") for seed in range(2)]
+    tune("one", gelu, "0.001", "2e-3")
+    tune("two", swiglu, "0.002", "0.001")
+    tune("three", [*gelu, *wider], "0.001", "0.002", "0.004")
+    tables = compare_runs([*gelu, *swiglu, *wider])
+    means = {table.tuning: {arm.arm: arm.mean_loss_nats for arm in table.arms} for table in tables}
+    assert means == {
+        "optim.lr over 0.001, 0.002 at seeds 100": {"swiglu": 2.4, "gelu": 2.5},
+        "optim.lr over 0.001, 0.002, 0.004 at seeds 100": {"swiglu": 1.5, "gelu": 2.5},
+    }
+    assert not any("several runs" in line for table in tables for line in table.warnings)
+
+
+@pytest.mark.parametrize("rate", ["1e-3", "2e-3"])
+def test_tuned_runs_named_one_by_one_agree_whatever_was_chosen(rate: str, make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0), make_run("swiglu", 0, 1.9, f"optim.lr={rate}")]
+    tune("one", runs, "0.001", "0.002")
+    assert only_table(compare_runs(runs, refuse_mixed=True)).tuned == ("optim.lr",)
+
+
+def test_several_runs_of_a_seed_are_said(make_run: MakeRun) -> None:
+    runs = [make_run("gelu", 0, 2.0), make_run("gelu", 0, 4.0, "train.steps=7"), make_run("swiglu", 0, 1.0)]
+    table = only_table(compare_runs(runs, allow_mixed=True))
+    assert "gelu: seeds with several runs count once, at their mean" in table.warnings
+    assert not any("swiglu: seeds" in line for line in table.warnings)
 
 
 def test_mixing_is_possible_if_asked_for(make_run: MakeRun) -> None:

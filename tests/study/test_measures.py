@@ -97,7 +97,7 @@ def test_spikes_are_counted_where_enough_is_logged(two: list[Entry]) -> None:
     assert measures.count_spikes(two, sources_of(rows)) == {"gelu": {0: 1.0}}
 
 
-def test_diagnostics_are_read_nearest_to_a_share_of_the_steps(two: list[Entry]) -> None:
+def test_diagnostics_are_read_at_a_share_of_the_steps_straight_between_those_noted(two: list[Entry]) -> None:
     rows = {
         "gelu": [
             {"step": 1, "dead_share_per_layer": [0.0, 0.2]},
@@ -107,9 +107,11 @@ def test_diagnostics_are_read_nearest_to_a_share_of_the_steps(two: list[Entry]) 
         ],
         "swiglu": [{"step": 1, "dead_share_per_layer": [None, 0.2]}],
     }
-    start, mid = (measures.of_diagnostics("dead_share", share) for share in (0.0, 0.5))
+    start, mid, end = (measures.of_diagnostics("dead_share", share) for share in (0.0, 0.5, 1.0))
     assert start(two, sources_of(rows)) == {"gelu": {0: pytest.approx(0.1)}}
-    assert mid(two, sources_of(rows)) == {"gelu": {0: pytest.approx(0.3)}}
+    # step 50 is a third of the way from step 40, where it is 0.3, to step 70, where it is 0.6
+    assert mid(two, sources_of(rows)) == {"gelu": {0: pytest.approx(0.4)}}
+    assert end(two, sources_of(rows)) == {"gelu": {0: pytest.approx(0.6)}}
     rows["swiglu"] = [{"step": 1, "dead_share_per_layer": 0.2}]  # a stranger's record: no list
     assert start(two, sources_of(rows)) == {"gelu": {0: pytest.approx(0.1)}}
 

@@ -90,6 +90,18 @@ def test_each_side_has_its_differences_to_the_same_baseline() -> None:
     assert "gelu" not in ours
 
 
+def test_a_missing_seed_turns_no_pair() -> None:
+    """bilinear lacks the seed that is hard for all: its mean is below geglu's, its losses are above."""
+    losses = draw(SHORT, sd=0.0002)
+    hardest = max(losses["relu"], key=lambda seed: losses["relu"][seed])
+    losses["bilinear"] = {seed: loss - 0.0165 for seed, loss in losses["bilinear"].items() if seed != hardest}
+    means = {arm: sum(by_seed.values()) / len(by_seed) for arm, by_seed in losses.items()}
+    assert means["bilinear"] < means["geglu"]
+    found = judge_reproduction(SHAZEER, "short", made(losses, n_planned=5))
+    assert found.contradicted_pairs == []
+    assert (found.verdict, found.concordance.agree) == ("reproduced", 17)
+
+
 def test_a_reversed_order_contradicts() -> None:
     found = judge({arm: 4 - mean for arm, mean in SHORT.items()})
     assert found.verdict == "contradicted"

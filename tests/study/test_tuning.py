@@ -104,8 +104,10 @@ def test_widening_adds_a_value_beyond_for_every_arm_until_none_ends_the_grid(
 
 
 def test_widening_ends_and_says_that_the_best_is_still_at_the_end(words: list[str], tmp_path: Path) -> None:
-    choices = make_tuning(words, tmp_path).choose(pretend(bowl({"gelu": 1.0, "swiglu": 2e-3})), wider=True)
+    tuning = make_tuning(words, tmp_path)
+    choices = tuning.choose(pretend(bowl({"gelu": 1.0, "swiglu": 2e-3})), wider=True)
     assert [len(choice.curve) for choice in choices] == [7, 7]  # of three values and four times one more
+    assert len(tuning.request.tuned["optim.lr"]) == 7  # none is recorded that was not tried
     assert [(choice.chosen["optim.lr"], choice.edges) for choice in choices] == [
         ("0.064", {"optim.lr": "high"}),
         ("0.002", {}),
@@ -118,6 +120,24 @@ def test_values_of_an_earlier_tuning_count_where_the_grid_ends(words: list[str],
     choices = make_tuning(words, tmp_path).choose(execute, wider=False)
     assert [choice.chosen["optim.lr"] for choice in choices] == ["0.002", "0.004"]
     assert not any(choice.edges for choice in choices)
+
+
+def test_all_values_are_judged_on_the_same_seeds(words: list[str], tmp_path: Path) -> None:
+    """An earlier tuning had another seed, an easy one: its values are tried again at the new one."""
+
+    def easy(variant: str, rate: float, seed: int) -> float:
+        return (1.0 if rate == 1e-3 else 0.9) - (0.5 if seed == 100 else 0.0)
+
+    first = make_request(words, ["optim.lr=1e-3,2e-3"], [100], None)
+    Tuning(request=first, output_dir=tmp_path, name="mine").choose(pretend(easy), wider=False)
+    second = make_request(words, ["optim.lr=2e-3,4e-3"], [101], None)
+    choices = Tuning(request=second, output_dir=tmp_path, name="mine").choose(pretend(easy), wider=False)
+    for choice in choices:
+        assert {point.values["optim.lr"]: point.losses_nats for point in choice.curve} == {
+            "0.001": [1.0],
+            "0.002": [0.9],
+            "0.004": [0.9],
+        }
 
 
 def test_the_end_of_a_grid_is_that_of_its_numbers_not_of_their_spelling(
