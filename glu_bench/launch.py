@@ -150,7 +150,7 @@ def _find_engine(words: Sequence[str], known: Sequence[str]) -> str:
         extra = EXTRAS[chosen[0]]
         raise ConfigError(
             f"hydra/launcher={chosen[0]}: not installed; it comes with the extra: "
-            f"pip install 'glu-bench[{extra}]'"
+            f"pip install '.[{extra}]'"
         )
     names = sorted({*known, *EXTRAS})
     raise ConfigError(

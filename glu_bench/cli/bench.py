@@ -20,14 +20,21 @@ if TYPE_CHECKING:
     from glu_bench.cost.variants import VariantBenchmark
 
 app = typer.Typer(
-    help="Cost, against peers and the machine's limit.", no_args_is_help=True, rich_markup_mode=None
+    help="""Measure what things cost, against peers and the limit.
+
+The limit is that of the machine, its matrix multiplications.
+
+Example: glu-bench bench ffn swiglu geglu --preset nano
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
 @app.command()
 def step(
     presets: Annotated[
-        list[str] | None, typer.Argument(metavar="[PRESET]...", help="Sizes; nano by default.")
+        list[str] | None, typer.Argument(metavar="PRESET", help="Sizes; nano by default.")
     ] = None,
     *,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sequences a step.")] = 16,
@@ -43,7 +50,9 @@ def step(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tokens per second of a training step, against transformers and the matrix-multiply peak.
+    """Tokens per second of a training step.
+
+    Against transformers and the matrix-multiply peak.
 
     Example: glu-bench bench step nano micro
     """
@@ -93,7 +102,7 @@ def ffn(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[VARIANT|GLOB]...",
+            metavar="VARIANT|GLOB",
             help="Variants; by default the eight of core, all for all.",
             autocompletion=complete_variant,
         ),
@@ -105,7 +114,9 @@ def ffn(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """The feed-forward block alone, forward and backward: time, share of the peak, memory, parity.
+    """Time and memory of the feed-forward block alone.
+
+    Forward and backward: time, share of the peak, memory, parity.
 
     Example: glu-bench bench ffn swiglu '*relu*' --preset nano
     """
@@ -128,14 +139,16 @@ def ffn(
 @app.command()
 def gates(
     presets: Annotated[
-        list[str] | None, typer.Argument(metavar="[PRESET]...", help="Sizes; nano by default.")
+        list[str] | None, typer.Argument(metavar="PRESET", help="Sizes; nano by default.")
     ] = None,
     *,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sequences a step.")] = 16,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each part takes.")] = 7,
     as_json: AsJson = False,
 ) -> None:
-    """Seconds of a training step with train.diagnostics=light and without.
+    """Seconds of a step with light diagnostics and without.
+
+    The setting is train.diagnostics.
 
     Example: glu-bench bench gates nano micro
     """
@@ -164,13 +177,13 @@ def data(
 def compare(
     sizes: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[N]...", min=2, help="Numbers of run folders; 10, 100 and 1000 by default."),
+        typer.Argument(metavar="N", min=2, help="Numbers of run folders; 10, 100 and 1000 by default."),
     ] = None,
     *,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times each is run; the best counts.")] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Seconds and memory of `glu-bench compare` over made-up run folders.
+    """Seconds and memory of compare over made-up run folders.
 
     Example: glu-bench bench compare 10 1000
     """
@@ -183,12 +196,14 @@ def compare(
 def memory(
     lengths: Annotated[
         list[int] | None,
-        typer.Argument(metavar="[T]...", min=2, help="Context lengths; 256, 512 to 4096 by default."),
+        typer.Argument(metavar="T", min=2, help="Context lengths; 256, 512 to 4096 by default."),
     ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Memory of a training step by context length, and of a large vocabulary's loss, against plain PyTorch.
+    """Memory of a training step by context length.
+
+    And of a large vocabulary's loss; both against plain PyTorch.
 
     Example: glu-bench bench memory 256 1024
     """
@@ -203,7 +218,9 @@ def startup(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times each is run; the best counts.")] = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Seconds that commands take to start, and the first compiled step without and with a compiler cache.
+    """Seconds to start commands and the first compiled step.
+
+    The step without a compiler cache and with one.
 
     Example: glu-bench bench startup --rounds 3
     """

@@ -21,7 +21,7 @@ def claims(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN/SWEEP/FOLDER]...",
+            metavar="RUN/SWEEP/FOLDER",
             help="What may have a say; nothing: all finished runs.",
             autocompletion=complete_run_or_sweep,
         ),
@@ -39,9 +39,12 @@ def claims(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Each claim that is made of gates: supported, not supported, not separable, or not measured.
+    """Judge each claim that is made of gates by what was measured.
+
+    A claim is supported, not supported, not separable, or not measured.
 
     Example: glu-bench claims gates
+
     Example: glu-bench claims --markdown > claims.md
     """
     from glu_bench.errors import ConfigError

@@ -22,7 +22,7 @@ def compare(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN/SWEEP/FOLDER]...",
+            metavar="RUN/SWEEP/FOLDER",
             help="What to compare; nothing: all finished runs.",
             autocompletion=complete_run_or_sweep,
         ),
@@ -71,9 +71,12 @@ def compare(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Arms side by side, one table a setting.
+    """Set arms side by side: losses, tests, cost, the verdict.
+
+    One table a setting.
 
     Example: glu-bench compare --baseline gelu
+
     Example: glu-bench compare --from-csv results.csv --format latex
     """
     from glu_bench.errors import ConfigError, suggest

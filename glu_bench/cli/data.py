@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from glu_bench.cli.options import AsJson, ConfigDir, Quiet, Settings
+from glu_bench.cli.completion import complete_setting
+from glu_bench.cli.options import AsJson, ConfigDir, Quiet
 
-app = typer.Typer(help="Texts, prepared and looked at.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="""Prepare a text, or see what training will see of it.
+
+Example: glu-bench data show data=text data.files=notes.txt
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+Text = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings, such as data=text data.files=notes.txt.",
+        autocompletion=complete_setting,
+    ),
+]
 
 
 @app.command()
 def prepare(
-    settings: Settings = None, *, config_dir: ConfigDir = None, as_json: AsJson = False, quiet: Quiet = False
+    settings: Text = None, *, config_dir: ConfigDir = None, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
-    """Tokenise a text into the cache now; training then never asks for it again.
+    """Tokenise a text into the cache, before any training.
+
+    Training then never asks for the text again.
 
     Example: glu-bench data prepare data=wikitext2 tokenizer=bpe
     """
@@ -32,9 +50,11 @@ def prepare(
 
 @app.command()
 def show(
-    settings: Settings = None, *, config_dir: ConfigDir = None, as_json: AsJson = False, quiet: Quiet = False
+    settings: Text = None, *, config_dir: ConfigDir = None, as_json: AsJson = False, quiet: Quiet = False
 ) -> None:
-    """Show a text as training sees it: sizes, fingerprints, overlap, the head of each split.
+    """Show a text as training sees it.
+
+    Sizes, fingerprints, overlap, the head of each split.
 
     Example: glu-bench data show data=stdlib
     """

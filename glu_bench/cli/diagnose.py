@@ -15,7 +15,7 @@ def diagnose(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="RUN",
             help="Run ids, prefixes or folders; nothing: all that lies under the output folder.",
             autocompletion=complete_run,
         ),
@@ -25,9 +25,9 @@ def diagnose(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Explain broken and unfinished runs and sweeps, and name the command that mends each.
+    """Explain broken and unfinished runs, and what mends each.
 
-    Exits with 3 if anything is broken; what is unfinished or left over is none.
+    Sweeps too; what mends it is a command. Exits with 3 if anything is broken; what is unfinished or left over is none.
 
     Example: glu-bench runs doctor
     """

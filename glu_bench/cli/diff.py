@@ -23,7 +23,9 @@ def diff(
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
-    """Name the first difference of two runs: settings, machine, text, then the first step's loss.
+    """Name the first difference of two runs.
+
+    Looked for in settings, machine and text, then in the loss of each step.
 
     Example: glu-bench runs diff swiglu-nano-stdlib-s0 swiglu-nano-stdlib-s1
     """

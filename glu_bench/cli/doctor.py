@@ -13,7 +13,7 @@ def doctor(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at the machine: what a run can use, what is missing, what to do about it.
+    """Look at the machine: what it has, what it lacks, what to do.
 
     Example: glu-bench doctor
     """

@@ -56,7 +56,9 @@ def evaluate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Perplexity and bits per byte of finished runs, or a Hugging Face folder, on a split or another text.
+    """Measure perplexity and bits per byte of finished runs.
+
+    Or of a Hugging Face folder; on a split, or on another text.
 
     Example: glu-bench eval swiglu-nano --split val
 

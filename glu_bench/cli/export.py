@@ -38,7 +38,9 @@ def export(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a run as a folder for LlamaForCausalLM or ArceeForCausalLM of transformers.
+    """Write a run as a Hugging Face folder.
+
+    LlamaForCausalLM or ArceeForCausalLM of transformers loads it.
 
     Example: glu-bench export swiglu-nano exported --check
     """

@@ -13,14 +13,16 @@ from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
 def import_runs(
     folders: Annotated[
         list[Path],
-        typer.Argument(metavar="FOLDER...", help="A run folder, a folder of them, or an outputs folder."),
+        typer.Argument(metavar="FOLDER", help="A run folder, a folder of them, or an outputs folder."),
     ],
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Take in finished runs after verifying everything; what is there and equal is skipped.
+    """Take in finished runs of another machine, each verified.
+
+    What is there and equal is skipped.
 
     Example: glu-bench runs import copied-from-the-cluster/outputs
     """

@@ -19,7 +19,7 @@ def inspect(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN/SWEEP/FOLDER...",
+            metavar="RUN/SWEEP/FOLDER",
             help="What to look into; several stand side by side.",
             autocompletion=complete_run_or_sweep,
         ),
@@ -45,9 +45,12 @@ def inspect(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Dead and saturated units, rank of the hidden state, weights and gradients, block by block.
+    """Say what the gates of runs do, block by block.
+
+    Dead and saturated units, rank of the hidden state, weights and gradients.
 
     Example: glu-bench inspect swiglu-nano --figure depth.svg
+
     Example: glu-bench inspect relu-nano swiglu-nano --json
     """
     from glu_bench.errors import ConfigError

@@ -26,9 +26,20 @@ from glu_bench.cli.train import train
 from glu_bench.cli.variants import variants
 from glu_bench.errors import explain_end, show_controls
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 a bug of glu-bench, with its traceback; 2 usage or configuration; 3 text or a run "
+    "folder; 4 diverged; 5 runs of a sweep did not finish; 6 out of memory or disk; 7 a device is not there; "
+    "75 another process holds the run; 130, 143 stopped by a signal, the same command goes on."
+)
 app = typer.Typer(
     name="glu-bench",
-    help="Which feed-forward activation should a transformer use, how sure are we, and what does it cost?",
+    help="""Which feed-forward activation should a transformer use, how sure are we, and what does it cost?
+
+Example: glu-bench sweep variant=gelu,swiglu seed=0,1,2 train=quick --name first
+
+Example: glu-bench compare first
+""",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

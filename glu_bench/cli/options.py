@@ -20,7 +20,7 @@ ConfigDir = Annotated[
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Settings, such as variant=swiglu seed=1.",
         autocompletion=complete_setting,
     ),

@@ -25,7 +25,7 @@ def prune(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Delete checkpoints and runs nobody needs, after showing them and asking.
+    """Delete checkpoints and runs nobody needs; shows, then asks.
 
     Example: glu-bench runs prune --checkpoints --failed
     """

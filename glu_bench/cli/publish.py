@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 def publish(
     sweep: Annotated[
-        str, typer.Argument(help="The sweep; its tuning goes with it.", autocompletion=complete_run_or_sweep)
+        str,
+        typer.Argument(
+            metavar="SWEEP",
+            help="The sweep; its tuning goes with it.",
+            autocompletion=complete_run_or_sweep,
+        ),
     ],
     *,
     to: Annotated[
@@ -31,9 +36,9 @@ def publish(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Copy a sweep's finished runs as small text files: settings, records, logs, no checkpoints.
+    """Copy a sweep's results as small text files, no checkpoints.
 
-    What was published before is left alone, so it can be called again as runs end.
+    Settings, records and logs of its finished runs, that is. What was published before is left alone, so it can be called again as runs end.
     compare, claims and report read the folder like any other.
 
     Example: glu-bench runs publish shazeer2020-nano --to outputs/reference

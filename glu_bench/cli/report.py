@@ -15,7 +15,7 @@ def report(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN/SWEEP/FOLDER]...",
+            metavar="RUN/SWEEP/FOLDER",
             help="What the page shows; nothing: all finished runs.",
             autocompletion=complete_run_or_sweep,
         ),
@@ -36,7 +36,9 @@ def report(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """One HTML page that opens offline: verdict, table, curves, cost, and how to get each number again.
+    """Write one HTML page of all results, which opens offline.
+
+    Verdict, table, curves, cost, and how to get each number again.
 
     Example: glu-bench report gates -o gates.html
     """

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def reproduce(
     card: Annotated[
         str | None,
-        typer.Argument(help="A card's name, or a YAML file of your own.", autocompletion=complete_card),
+        typer.Argument(
+            metavar="CARD", help="A card's name, or a YAML file of your own.", autocompletion=complete_card
+        ),
     ] = None,
     settings: Settings = None,
     *,
@@ -71,12 +73,13 @@ def reproduce(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a card's arms at a scale, tuned alike, and set ours beside the published table.
+    """Train a published table's arms and set ours beside it.
 
-    Finished runs are skipped, so the same command goes on, and in the end only prints.
-    Settings replace the card's.
+    A card names the table; its arms are tuned alike, at a scale that this machine can do. Finished runs are
+    skipped, so the same command goes on, and in the end only prints. Settings replace the card's.
 
     Example: glu-bench reproduce shazeer2020 --scale pico --quick
+
     Example: glu-bench reproduce shazeer2020 --from outputs/reference/shazeer2020-nano
     """
     from glu_bench.ffn.plugins import load_plugins

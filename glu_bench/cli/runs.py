@@ -16,7 +16,14 @@ from glu_bench.cli.prune import prune
 from glu_bench.cli.publish import publish
 from glu_bench.cli.verify import verify
 
-app = typer.Typer(help="Run folders.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="""List, check, move, publish and delete runs.
+
+Example: glu-bench runs list --sort test_loss_nats
+""",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.command()(diff)
 app.command()(verify)
 app.command(name="doctor")(diagnose)
@@ -41,6 +48,9 @@ def list_all(
     quiet: Quiet = False,
 ) -> None:
     """List the runs under the output folder.
+
+    A run is planned, running, complete, diverged, interrupted or failed, which
+    --where status=complete and the like ask for.
 
     Example: glu-bench runs list --where variant=swiglu --where 'optim.lr>1e-3' --sort test_loss_nats
     """
@@ -103,7 +113,7 @@ def show(
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
-    """Show one run: its status, result, configuration and environment.
+    """Show one run: status, result, configuration, environment.
 
     Example: glu-bench runs show swiglu-nano
     """

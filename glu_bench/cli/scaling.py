@@ -20,7 +20,7 @@ def scaling(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN/SWEEP/FOLDER]...",
+            metavar="RUN/SWEEP/FOLDER",
             help="What to fit; nothing: all finished runs.",
             autocompletion=complete_run_or_sweep,
         ),
@@ -50,7 +50,10 @@ def scaling(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit loss = L_inf + A C^-alpha to each arm over four budgets or sizes, and extrapolate.
+    """Fit a law of loss against budget or size, and extrapolate.
+
+    The law is loss = L_inf + A C^-alpha, one an arm. An arm needs runs of four budgets or sizes
+    at the least, such as those of train.tokens=1_000_000,2_000_000,4_000_000,8_000_000 in a sweep.
 
     Example: glu-bench scaling gates --over tokens --predict 1e9 --figure scaling.svg
     """

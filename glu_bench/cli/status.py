@@ -13,13 +13,17 @@ from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
 def status(
     sweep: Annotated[
         str | None,
-        typer.Argument(help="A sweep's id; without one, all sweeps.", autocompletion=complete_sweep),
+        typer.Argument(
+            metavar="SWEEP", help="A sweep's id; without one, all sweeps.", autocompletion=complete_sweep
+        ),
     ] = None,
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
     """Say how far sweeps are, from what is on disk.
+
+    A run is planned, running, complete, diverged, interrupted or failed.
 
     Example: glu-bench status
     """

@@ -59,7 +59,11 @@ def sweep(
         typer.Option("--widen", help="Where an arm's best value ends the grid, add one beyond, for all."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and what it will cost, and stop.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the plan and what it will cost, after timing a few steps of each shape, and stop.",
+        ),
     ] = False,
     deterministic: Deterministic = False,
     allow_unmatched: AllowUnmatched = False,
@@ -69,7 +73,9 @@ def sweep(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train every combination; finished runs are skipped, so the same command goes on.
+    """Train every combination of settings; finished ones stay.
+
+    Finished runs are skipped, so the same command goes on where it was stopped.
 
     Example: glu-bench sweep variant=relu,gelu,geglu,swiglu seed=0,1 train=quick
     """

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 def train(
     settings: Settings = None,
     *,
-    show_config: Annotated[bool, typer.Option("--cfg", help="Print the configuration and stop.")] = False,
+    show_config: Annotated[
+        bool, typer.Option("--cfg", help="Print every key, its value and meaning, and stop.")
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete what the run has and begin anew.")
     ] = False,
@@ -47,7 +49,9 @@ def train(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train one run; the same command resumes it or returns the finished one.
+    """Train one run, resume it, or return the finished one.
+
+    All three by the same command. `glu-bench train --cfg` prints every key there is to set.
 
     Example: glu-bench train variant=swiglu model=nano data=stdlib seed=1 train.tokens=2_000_000
     """

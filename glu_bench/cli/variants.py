@@ -15,7 +15,9 @@ from glu_bench.cli.options import AsJson, ConfigDir, Plugins
 def variants(
     name: Annotated[
         str | None,
-        typer.Argument(help="One variant in full; without it, all.", autocompletion=complete_variant),
+        typer.Argument(
+            metavar="VARIANT", help="One variant in full; without it, all.", autocompletion=complete_variant
+        ),
     ] = None,
     *,
     figure: Annotated[
@@ -27,7 +29,9 @@ def variants(
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the variants, or show one: formula, constants, drawing, what is known of it, sizes.
+    """List the variants, or show one in full.
+
+    In full: formula, constants, drawing, what is known of it, sizes.
 
     Example: glu-bench variants swiglu --figure swiglu.svg
     """

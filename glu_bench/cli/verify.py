@@ -14,7 +14,7 @@ def verify(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="RUN",
             help="Run ids, prefixes or folders; nothing: all there are.",
             autocompletion=complete_run,
         ),
@@ -24,7 +24,9 @@ def verify(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Hash everything again: settings against the id, record, held-out windows, checkpoints.
+    """Check that runs still hold what was written.
+
+    Hashes again: settings against the id, record, held-out windows, checkpoints.
 
     Example: glu-bench runs verify swiglu-nano
     """

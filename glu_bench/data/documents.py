@@ -175,7 +175,7 @@ def open_unpacked(path: Path) -> IO[bytes]:
         try:
             import zstandard
         except ImportError:
-            raise DataError(f"{path}: needs the extra 'zstd': pip install 'glu-bench[zstd]'") from None
+            raise DataError(f"{path}: needs the extra 'zstd': pip install '.[zstd]'") from None
         opened: IO[bytes] = zstandard.open(path, "rb")
         return opened
     return path.open("rb")

@@ -28,7 +28,7 @@ def require_transformers() -> None:
     try:
         import transformers  # noqa: F401
     except ImportError:
-        raise ConfigError("transformers is not installed; pip install 'glu-bench[transformers]'") from None
+        raise ConfigError("transformers is not installed; pip install '.[transformers]'") from None
 
 
 def read_stock_config(folder: Path) -> dict[str, Any]:

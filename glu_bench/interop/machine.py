@@ -26,6 +26,7 @@ EXTRAS = {
     "transformers": "transformers",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
+    "zstandard": "zstd",
     "hydra-submitit-launcher": "slurm",
     "hydra-ray-launcher": "ray",
 }
@@ -201,7 +202,7 @@ def _inspect_extras() -> Iterator[Finding]:
         try:
             yield Finding(name=package, status="ok", found=importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
-            advice = f"if you want it: pip install 'glu-bench[{extra}]'"
+            advice = f"if you want it: pip install '.[{extra}]'"
             yield Finding(name=package, status="ok", found="not installed", advice=advice)
 
 

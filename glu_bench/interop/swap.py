@@ -11,11 +11,11 @@ from glu_bench.ffn.matching import check_receipt, match_count
 
 
 def swap_feedforward(hf_model: nn.Module, name: str, match: str = "params") -> nn.Module:
-    """Replace every Llama-style MLP of a transformers model by the named variant, in place.
+    """The same model with every Llama-style MLP replaced by a new, untrained block of the named variant.
 
-    An MLP is a module with gate_proj, up_proj and down_proj. With match="params" the new block has
-    the old one's parameter count, with match="width" its width F. New
-    weights are drawn by torch's default; device and dtype stay. Returns the same model.
+    What the MLPs had learned is lost: the new weights are drawn by torch's default. An MLP is a
+    module with gate_proj, up_proj and down_proj. With match="params" the new block has the old
+    one's parameter count, with match="width" its width F; device and dtype stay.
     Raises: ConfigError for an unknown variant, if there is no such MLP, or none within 0.5 %.
     """
     formula = load_variant(name)

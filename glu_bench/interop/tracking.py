@@ -84,7 +84,7 @@ def make_tracker(tracker: schema.Tracker, output_dir: Path) -> Tracker | None:
     if tracker.name == "none":
         return None
     if importlib.util.find_spec(tracker.name) is None:
-        raise ConfigError(f"tracker={tracker.name}: not installed; pip install 'glu-bench[{tracker.name}]'")
+        raise ConfigError(f"tracker={tracker.name}: not installed; pip install '.[{tracker.name}]'")
     if tracker.name == "tensorboard":
         from glu_bench.interop.tensorboard_tracker import TensorBoardTracker
 

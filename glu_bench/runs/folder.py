@@ -386,7 +386,8 @@ def find_run(text: str, output_dir: Path) -> Run:
         raise ConfigError(
             f"no run '{text}' under {output_dir}/runs" + (f"; there are {some}" if some else "")
         )
-    raise ConfigError(f"'{text}' names {len(found)} runs: {', '.join(run.path.name for run in found[:5])}")
+    some = ", ".join(run.path.name for run in found[:5]) + (" …" if len(found) > 5 else "")
+    raise ConfigError(f"'{text}' names {len(found)} runs: {some}; write more of the id, or name the folder")
 
 
 def load_run(path: str | Path) -> Run:

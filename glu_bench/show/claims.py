@@ -52,10 +52,10 @@ def list_notes(rows: Sequence[Judged]) -> list[str]:
     lines: dict[str, list[str]] = {}
     for row in rows:
         if row.note:
-            line = f"{NOT_MEASURED}, {row.note}" if row.verdict == NOT_MEASURED else row.note
+            line = f"{_say_verdict(NOT_MEASURED)}, {row.note}" if row.verdict == NOT_MEASURED else row.note
             lines.setdefault(line, []).append(row.measurement)
     return [
-        line if line.startswith(NOT_MEASURED) else f"{line} ({'; '.join(dict.fromkeys(names))})"
+        line if line.startswith(_say_verdict(NOT_MEASURED)) else f"{line} ({'; '.join(dict.fromkeys(names))})"
         for line, names in lines.items()
     ]
 
@@ -68,8 +68,12 @@ def _cells(row: Judged) -> tuple[str, ...]:
         interval,
         "" if row.n_seeds is None else str(row.n_seeds),
         "" if row.p_holm is None else p_text(row.p_holm),
-        row.verdict,
+        _say_verdict(row.verdict),
     )
+
+
+def _say_verdict(verdict: str) -> str:
+    return verdict.replace("_", " ")
 
 
 def _say(number: float, row: Judged) -> str:

@@ -32,9 +32,9 @@ from glu_bench.study.plan import PlannedRun
 EIGHT = ("relu", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu")
 SUPPORTED, NOT_SUPPORTED, NOT_SEPARABLE, NOT_MEASURED = (
     "supported",
-    "not supported",
-    "not separable",
-    "not measured",
+    "not_supported",
+    "not_separable",
+    "not_measured",
 )
 EXACT_TOLERANCE = 0.005  # matching may leave counts that far apart
 RULE = (

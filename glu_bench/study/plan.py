@@ -200,7 +200,10 @@ def find_plan(text: str, output_dir: Path) -> Plan:
     ]
     if len(found) != 1:
         names = ", ".join(plan.sweep_id for plan in (found or known)[:5]) or "none"
-        raise ConfigError(f"'{text}' names {len(found)} sweeps under {output_dir}/sweeps; there: {names}")
+        advice = "; write more of the id, or name the folder" if found else ""
+        raise ConfigError(
+            f"'{text}' names {len(found)} sweeps under {output_dir}/sweeps; there: {names}{advice}"
+        )
     return found[0]
 
 
