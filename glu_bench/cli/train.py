@@ -55,12 +55,14 @@ def train(
 
     Example: glu-bench train variant=swiglu model=nano data=stdlib seed=1 train.tokens=2_000_000
     """
-    from glu_bench.config import load_config, render_config
+    from glu_bench.config import load_config
 
     words = settings or []
     config = load_config(words, config_dir)
     if show_config:
-        print(render_config(config), end="")
+        from glu_bench.show.configuration import write_meanings
+
+        print(write_meanings(config), end="")
         return
 
     from glu_bench.ranks import count_ranks, is_rank
