@@ -149,8 +149,7 @@ def _find_engine(words: Sequence[str], known: Sequence[str]) -> str:
     if chosen[0] in EXTRAS:
         extra = EXTRAS[chosen[0]]
         raise ConfigError(
-            f"hydra/launcher={chosen[0]}: not installed; it comes with the extra: "
-            f"pip install '.[{extra}]'"
+            f"hydra/launcher={chosen[0]}: not installed; it comes with the extra: pip install '.[{extra}]'"
         )
     names = sorted({*known, *EXTRAS})
     raise ConfigError(

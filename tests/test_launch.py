@@ -63,7 +63,7 @@ def test_a_mistaken_option_of_a_plugin_is_one_line(option: str, said: str) -> No
 
 @pytest.mark.parametrize(("name", "extra"), room.EXTRAS.items())
 def test_a_plugin_that_is_not_installed_names_its_extra(name: str, extra: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"pip install 'glu-bench[{extra}]'")):
+    with pytest.raises(ConfigError, match=re.escape(f"pip install '.[{extra}]'")):
         room._find_engine([f"hydra/launcher={name}"], ["basic"])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glu_bench.cli.completion import complete_variant
-from glu_bench.cli.options import AsJson, ConfigDir
+from glu_bench.cli.options import AsJson, ConfigDir, Quiet
 
 if TYPE_CHECKING:
     from glu_bench.cost.compare import CompareRow
@@ -49,6 +49,7 @@ def step(
     ] = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Tokens per second of a training step.
 
@@ -63,7 +64,7 @@ def step(
         raced = bench_variants(
             presets or ["nano"], words, batch_size=batch_size, rounds=rounds, config_dir=config_dir
         )
-        _print_variants(raced, as_json)
+        _print_variants(raced, as_json, quiet)
         return
     from glu_bench.cost.step import bench_step
     from glu_bench.show.console import make_stdout, plain, print_json
@@ -91,7 +92,7 @@ def step(
     stdout = make_stdout()
     columns = ("preset and peer", "ours tok/s", "of peak", "peer tok/s", "ours/peer")
     stdout.print(render_rows(f"bf16 peak {si(found.peak_flops_per_s)}FLOP/s", columns, lines))
-    for row in found.best_peers():
+    for row in [] if quiet else found.best_peers():
         if row.ratio is not None:
             stdout.print(plain(f"{row.preset}: {row.ratio:.2f} times the peer's fastest setting"))
     stdout.print(render_parity(found.parity))
@@ -113,6 +114,7 @@ def ffn(
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each contestant takes.")] = 5,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Time and memory of the feed-forward block alone.
 
@@ -133,6 +135,7 @@ def ffn(
         rows = [dataclasses.asdict(row) for row in found.rows]
         print_json({"rows": rows, "peak": peak, "shape": shape, "environment": found.environment})
         return
+    del quiet  # nothing is said beside the table
     make_stdout().print(render_feedforward(found))
 
 
@@ -145,6 +148,7 @@ def gates(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sequences a step.")] = 16,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Turns each part takes.")] = 7,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Seconds of a step with light diagnostics and without.
 
@@ -154,7 +158,9 @@ def gates(
     """
     from glu_bench.cost.gates import bench_gates
 
-    _print_rows(bench_gates(presets or ["nano"], batch_size=batch_size, rounds=rounds), "without", as_json, 4)
+    _print_rows(
+        bench_gates(presets or ["nano"], batch_size=batch_size, rounds=rounds), "without", as_json, quiet, 4
+    )
 
 
 @app.command()
@@ -163,6 +169,7 @@ def data(
     small_mb: Annotated[int, typer.Option("--small-mb", min=1, help="The smaller text, in MB.")] = 10,
     large_mb: Annotated[int, typer.Option("--large-mb", min=1, help="The larger text, in MB.")] = 1000,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Tokenising speed and memory, and the supply of batches.
 
@@ -170,7 +177,7 @@ def data(
     """
     from glu_bench.cost.data import bench_data
 
-    _print_rows(bench_data(small_mb, large_mb), "library alone", as_json)
+    _print_rows(bench_data(small_mb, large_mb), "library alone", as_json, quiet)
 
 
 @app.command()
@@ -182,6 +189,7 @@ def compare(
     *,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times each is run; the best counts.")] = 3,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Seconds and memory of compare over made-up run folders.
 
@@ -189,7 +197,7 @@ def compare(
     """
     from glu_bench.cost.compare import bench_compare
 
-    _print_rows(bench_compare(sizes or (10, 100, 1000), rounds), "peer", as_json)
+    _print_rows(bench_compare(sizes or (10, 100, 1000), rounds), "peer", as_json, quiet)
 
 
 @app.command()
@@ -200,6 +208,7 @@ def memory(
     ] = None,
     *,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Memory of a training step by context length.
 
@@ -209,7 +218,7 @@ def memory(
     """
     from glu_bench.cost.memory import LENGTHS, bench_memory
 
-    _print_rows(bench_memory(lengths or LENGTHS), "plain", as_json)
+    _print_rows(bench_memory(lengths or LENGTHS), "plain", as_json, quiet)
 
 
 @app.command()
@@ -217,6 +226,7 @@ def startup(
     *,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Times each is run; the best counts.")] = 5,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Seconds to start commands and the first compiled step.
 
@@ -226,10 +236,10 @@ def startup(
     """
     from glu_bench.cost.startup import bench_startup
 
-    _print_rows(bench_startup(rounds), "bare", as_json)
+    _print_rows(bench_startup(rounds), "bare", as_json, quiet)
 
 
-def _print_variants(found: VariantBenchmark, as_json: bool) -> None:
+def _print_variants(found: VariantBenchmark, as_json: bool, quiet: bool) -> None:
     from glu_bench.cost.variants import LIMIT
     from glu_bench.show.console import make_stdout, plain, print_json
     from glu_bench.show.cost import render_variants
@@ -240,6 +250,8 @@ def _print_variants(found: VariantBenchmark, as_json: bool) -> None:
         return
     stdout = make_stdout()
     stdout.print(render_variants(found))
+    if quiet:
+        return
     beyond = ", ".join(row.name for row in found.list_beyond())
     n_pointwise = sum(row.pointwise for row in found.rows)
     stdout.print(
@@ -251,6 +263,7 @@ def _print_rows(
     rows: Sequence[CompareRow | DataRow | GateRow | MemoryRow | StartupRow],
     peer: str,
     as_json: bool,
+    quiet: bool,
     digits: int = 2,
 ) -> None:
     from glu_bench.runs.environment import read_environment
@@ -274,5 +287,5 @@ def _print_rows(
     stdout = make_stdout()
     stdout.print(render_rows("", ("", "ours", peer, "ratio", "unit"), lines))
     for row in rows:
-        if row.ours is None:
+        if row.ours is None and not quiet:
             stdout.print(plain(f"{row.name}: not measured, {row.note}"))

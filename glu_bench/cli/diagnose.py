@@ -27,7 +27,8 @@ def diagnose(
 ) -> None:
     """Explain broken and unfinished runs, and what mends each.
 
-    Sweeps too; what mends it is a command. Exits with 3 if anything is broken; what is unfinished or left over is none.
+    Sweeps too; what mends each is a command to run. Exits with 3 if anything is broken, for which
+    what is unfinished or left over does not count.
 
     Example: glu-bench runs doctor
     """

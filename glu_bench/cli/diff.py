@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from glu_bench.cli.completion import complete_run
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
+from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
 
 
 def diff(
@@ -22,6 +22,7 @@ def diff(
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Name the first difference of two runs.
 
@@ -35,6 +36,7 @@ def diff(
     from glu_bench.show.numbers import cell
     from glu_bench.show.tables import render_rows
 
+    del quiet  # nothing is said beside the result
     runs = [find_run(text, output_dir) for text in (a, b)]
     found = diff_runs(*runs)
     ids = [run.run_id for run in runs]

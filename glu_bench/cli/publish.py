@@ -38,8 +38,8 @@ def publish(
 ) -> None:
     """Copy a sweep's results as small text files, no checkpoints.
 
-    Settings, records and logs of its finished runs, that is. What was published before is left alone, so it can be called again as runs end.
-    compare, claims and report read the folder like any other.
+    Settings, records and logs of its finished runs, that is. What was published before is left
+    alone, so it can be called again as runs end. compare, claims and report read the folder like any other.
 
     Example: glu-bench runs publish shazeer2020-nano --to outputs/reference
     """

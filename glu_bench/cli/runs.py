@@ -112,6 +112,7 @@ def show(
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show one run: status, result, configuration, environment.
 
@@ -123,6 +124,7 @@ def show(
     from glu_bench.show.console import make_stdout, plain, print_json
     from glu_bench.show.tables import render_result, render_rows
 
+    del quiet  # nothing is said beside the result
     found = find_run(run, output_dir)
     status = found.status()
     record = found.result(SHOWN) if status == "complete" else None

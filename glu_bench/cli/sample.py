@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from glu_bench.cli.completion import complete_run
-from glu_bench.cli.options import OUTPUTS, AllowPlugins, AsJson, OutputDir
+from glu_bench.cli.options import OUTPUTS, AllowPlugins, AsJson, OutputDir, Quiet
 
 
 def sample(
@@ -31,6 +31,7 @@ def sample(
     allow_plugin: AllowPlugins = None,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Continue a prompt with a run's last checkpoint.
 
@@ -43,6 +44,7 @@ def sample(
     from glu_bench.runs.folder import find_run
     from glu_bench.show.console import print_json
 
+    del quiet  # nothing is said beside the text
     load_plugins(allow_plugin or [], packages=False)
     found = find_run(run, output_dir)
     tokenizer = found.load_tokenizer()

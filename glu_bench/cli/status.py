@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from glu_bench.cli.completion import complete_sweep
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir
+from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
 
 
 def status(
@@ -20,6 +20,7 @@ def status(
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say how far sweeps are, from what is on disk.
 
@@ -57,7 +58,7 @@ def status(
         print_json({"sweeps": found})
         return
     stdout = make_stdout()
-    if not found:
+    if not found and not quiet:
         stdout.print(plain(f"no sweeps under {output_dir}/sweeps"))
     for entry in found:
         lines = [

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from glu_bench.cli.completion import complete_variant
-from glu_bench.cli.options import AsJson, ConfigDir, Plugins
+from glu_bench.cli.options import AsJson, ConfigDir, Plugins, Quiet
+from glu_bench.errors import ConfigError
 
 
 def variants(
@@ -25,16 +26,29 @@ def variants(
         typer.Option("--figure", help="Draw it, or the whole family, into a file: .svg, .png or .pdf."),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="The family as a Markdown table.")] = False,
+    functions: Annotated[
+        bool,
+        typer.Option("--functions", help="List what a variant's file may name, with the constants it takes."),
+    ] = False,
     plugin: Plugins = None,
     config_dir: ConfigDir = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """List the variants, or show one in full.
 
     In full: formula, constants, drawing, what is known of it, sizes.
 
     Example: glu-bench variants swiglu --figure swiglu.svg
+
+    Example: glu-bench variants --functions
     """
+    del quiet  # nothing is said beside the result
+    if functions:
+        if name is not None or figure is not None or markdown:
+            raise ConfigError("--functions: goes with --plugin and --json alone")
+        _show_functions(plugin or [], as_json)
+        return
     from glu_bench.show.figure import check_figure
 
     if figure is not None:
@@ -43,6 +57,20 @@ def variants(
         _show_family(figure, markdown, plugin or [], config_dir, as_json)
     else:
         _show_one(name, figure, plugin or [], config_dir, as_json)
+
+
+def _show_functions(plugin: list[Path], as_json: bool) -> None:
+    from glu_bench.ffn.activations import list_functions
+    from glu_bench.ffn.plugins import load_plugins
+    from glu_bench.show.console import make_stdout, print_json
+    from glu_bench.show.variants import render_functions
+
+    load_plugins(plugin)
+    found = list_functions()
+    if as_json:
+        print_json({"functions": [dataclasses.asdict(each) for each in found]})
+    else:
+        make_stdout().print(render_functions(found))
 
 
 def _show_family(

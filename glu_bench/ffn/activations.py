@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,16 @@ from glu_bench.errors import ConfigError, suggest
 
 Activation = Callable[..., Tensor]
 Number = float | Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """An entry of the table, as a variant's author needs to know it."""
+
+    name: str
+    meaning: str  # in a line
+    constants: dict[str, float | None]  # by name; None: there is no default, the variant gives it
+    reduces: bool  # reads the whole width, not each number alone
 
 
 def identity(x: Tensor) -> Tensor:
@@ -186,6 +197,17 @@ ACTIVATIONS: dict[str, Activation] = {
     "xsilu": xsilu,
 }
 
+# what torch's own functions are, whose documentation is written for another page
+TORCH_MEANINGS = {
+    "relu": "max(0, x).",
+    "silu": "x times the logistic function of x.",
+    "sigmoid": "The logistic function, 1 / (1 + e^-x).",
+    "tanh": "The hyperbolic tangent of x.",
+    "mish": "x tanh(ln(1 + e^x)). Source: arXiv 1908.08681.",
+    "selu": "1.0507 x above 0, 1.7581 (e^x - 1) below. Source: arXiv 1706.02515.",
+    "hardswish": "x min(max(x + 3, 0), 6) / 6. Source: arXiv 1905.02244.",
+}
+
 # these read the whole width; all others each number alone
 REDUCING = {"polynorm", "solu"}
 
@@ -209,14 +231,33 @@ def list_constants(name: str) -> dict[str, bool]:
 
     Raises: ConfigError for an unknown function.
     """
-    function = find_activation(name)
+    return {p.name: p.default is inspect.Parameter.empty for p in _list_parameters(find_activation(name))}
+
+
+def list_functions() -> list[Function]:
+    """All functions that a variant may be made of, those of loaded plugins too, in the table's order."""
+    found = []
+    for name, function in ACTIVATIONS.items():
+        meaning = TORCH_MEANINGS.get(name) or (inspect.getdoc(function) or "").partition("\n")[0]
+        constants = {p.name: _read_default(p) for p in _list_parameters(function)}
+        found.append(Function(name=name, meaning=meaning, constants=constants, reduces=name in REDUCING))
+    return found
+
+
+def _read_default(parameter: inspect.Parameter) -> float | None:
+    default = parameter.default
+    return float(default) if isinstance(default, int | float) and math.isfinite(default) else None
+
+
+def _list_parameters(function: Activation) -> list[inspect.Parameter]:
+    """Those after x that are constants of the formula."""
     try:
         parameters = list(inspect.signature(function).parameters.values())[1:]
     except ValueError:  # a builtin of torch, which takes x alone
-        return {}
+        return []
     if (function.__module__ or "").partition(".")[0] == "torch":
-        return {}  # inplace and the like are no constants
-    return {p.name: p.default is inspect.Parameter.empty for p in parameters}
+        return []  # inplace and the like are no constants
+    return parameters
 
 
 def _softplus_of(number: Number, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from glu_bench.show.numbers import si
 from glu_bench.show.tables import make_table, render_rows
 
 if TYPE_CHECKING:  # a list of the family needs no torch
+    from glu_bench.ffn.activations import Function
     from glu_bench.ffn.formula import Formula
     from glu_bench.ffn.matching import Receipt
     from glu_bench.ffn.properties import Properties
@@ -104,6 +105,17 @@ def render_sizes(sizes: Iterable[Size]) -> Table:
     ]
     columns = ("preset", "D x layers", "F", "FFN parameters", "residual", "parameters", "FLOPs/token")
     return render_rows("match=params, byte tokens", columns, rows)
+
+
+def render_functions(functions: Sequence[Function]) -> Table:
+    """The functions a variant's file may name, each with its constants and what it is."""
+    table = make_table(f"{len(functions)} functions", ("function", "constants", "what it is"), left=3)
+    for column in table.columns[1:]:
+        column.no_wrap = False
+    for each in functions:
+        constants = (n if value is None else f"{n}={value:g}" for n, value in each.constants.items())
+        table.add_row(plain(each.name), plain(", ".join(constants)), plain(each.meaning))
+    return table
 
 
 def write_markdown(variants: Iterable[Variant]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Command, TinyConfig, Train
 from tests.study.conftest import maker_of_runs
 
-VERDICTS = {"supported", "not supported", "not separable", "not measured"}
+VERDICTS = {"supported", "not_supported", "not_separable", "not_measured"}
 
 
 def refuse_constant(word: str) -> None:
@@ -43,7 +43,7 @@ def test_real_runs_are_inspected_and_judged(train: Train, tmp_path: Path, call_c
     (dead,) = [
         row for row in params if "0 for every token that was inspected, at the end" in row["measurement"]
     ]
-    assert dead["verdict"] != "not measured"
+    assert dead["verdict"] != "not_measured"
     assert dead["arms"] == ["reglu", "swiglu"]
     (varying,) = [row for row in params if "gate over tokens" in row["measurement"]]
     assert varying["ci95"][0] < varying["value"] < varying["ci95"][1]

@@ -113,7 +113,7 @@ def test_without_transformers_the_export_is_written_and_the_check_refused(
     words = ("export", str(finished_run.path), str(tmp_path / "x"))
     ended = call_command(*words, "--check")
     assert (ended.code, ended.out, list(tmp_path.iterdir())) == (2, "", [])
-    assert ended.err == "glu-bench: transformers is not installed; pip install 'glu-bench[transformers]'\n"
+    assert ended.err == "glu-bench: transformers is not installed; pip install '.[transformers]'\n"
     value = json.loads(call_command(*words, "--json").out)
     assert value["written"] is True
     assert set(value["files"]) == {path.name for path in (tmp_path / "x").iterdir()}

@@ -99,7 +99,7 @@ def test_a_missing_package_names_its_extra(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=rf"glu-bench\[{name}\]"):
+    with pytest.raises(ConfigError, match=rf"pip install '\.\[{name}\]'"):
         make_tracker(Tracker(name=name), tmp_path)
 
 

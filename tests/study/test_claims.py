@@ -60,14 +60,14 @@ def test_what_lies_on_the_predicted_side_is_supported(make_run: MakeRun) -> None
     assert row.ci95 is not None
     assert row.ci95[0] < row.value < row.ci95[1] < 0
     assert set(row.arms) == {"swiglu", "geglu", "relu", "gelu"}
-    assert (other.verdict, other.match, other.value, other.ci95) == ("not measured", "width", None, None)
+    assert (other.verdict, other.match, other.value, other.ci95) == ("not_measured", "width", None, None)
     assert "variant=swiglu,geglu,relu,gelu match=width" in other.note
 
 
 def test_what_lies_on_the_other_side_is_not_supported(make_run: MakeRun) -> None:
     runs = make_arms(make_run, {"relu": 1.9, "gelu": 1.9, "geglu": 2.0, "swiglu": 2.0})
     row = judge(runs, "these minus ReLU and GELU")[0]
-    assert row.verdict == "not supported"
+    assert row.verdict == "not_supported"
     assert row.ci95 is not None
     assert row.ci95[0] > 0
 
@@ -75,14 +75,14 @@ def test_what_lies_on_the_other_side_is_not_supported(make_run: MakeRun) -> None
 def test_what_chance_explains_is_not_separable(make_run: MakeRun) -> None:
     runs = make_arms(make_run, {"relu": 1.9, "gelu": 1.9, "geglu": 1.9, "swiglu": 1.9})
     row = judge(runs, "these minus ReLU and GELU")[0]
-    assert row.verdict == "not separable"
+    assert row.verdict == "not_separable"
     assert row.ci95 is not None
     assert row.ci95[0] < 0 < row.ci95[1]
 
 
 def test_one_seed_has_a_number_and_no_verdict(make_run: MakeRun) -> None:
     row = judge(make_arms(make_run, BETTER, n=1), "these minus ReLU and GELU")[0]
-    assert (row.verdict, row.ci95, row.p_raw, row.n_seeds) == ("not separable", None, None, 1)
+    assert (row.verdict, row.ci95, row.p_raw, row.n_seeds) == ("not_separable", None, None, 1)
     assert row.value is not None
     assert "one seed" in row.note
 
@@ -122,7 +122,7 @@ def test_a_difference_that_holm_takes_back_is_not_separable(make_run: MakeRun) -
     assert 0.05 / 20 < alone.p_raw < 0.05
     assert alone.verdict == "supported"
     many = judge_claims(runs, inspect=inspect_nothing, table=table * 20).claims
-    assert {row.verdict for row in many} == {"not separable"}
+    assert {row.verdict for row in many} == {"not_separable"}
 
 
 def test_counts_are_exact_and_take_no_interval(make_run: MakeRun) -> None:
@@ -133,7 +133,7 @@ def test_counts_are_exact_and_take_no_interval(make_run: MakeRun) -> None:
         )
 
     params, width = judge([*runs("params", 1003), *runs("width", 1200)], "FLOPs/token of the model")
-    assert (params.verdict, width.verdict) == ("not supported", "supported")
+    assert (params.verdict, width.verdict) == ("not_supported", "supported")
     assert params.value == pytest.approx(1.003)
     assert width.value == pytest.approx(1.2)
     assert params.ci95 is width.ci95 is params.p_raw is width.p_raw is None
@@ -170,7 +170,7 @@ def test_dead_units_come_from_inspections(make_run: MakeRun) -> None:
     assert row.value == pytest.approx(0.15)
     assert row.note == "without swish"
     nothing = judge(runs, "hidden numbers that are exactly 0", dead_of(shares))[0]
-    assert nothing.verdict == "not measured"
+    assert nothing.verdict == "not_measured"
     assert "hold no such number" in nothing.note
 
 
@@ -238,16 +238,16 @@ def test_several_epochs_and_compilers_are_looked_for(make_run: MakeRun) -> None:
     once = make_arms(make_run, {"relu": 2.0, "reglu": 2.0}, n=2)
     for run in once:
         run.metrics_path.write_text(rows)
-    assert judge(once, "regularises")[0].verdict == "not measured"
+    assert judge(once, "regularises")[0].verdict == "not_measured"
     words = ("train.steps=null", "train.epochs=3")
     several = make_arms(make_run, {"relu": 2.0, "reglu": 2.0}, *words, n=2)
     for run in several:
         run.metrics_path.write_text(rows)
     row = judge([*once, *several], "regularises")[0]
-    assert (row.value, row.verdict) == (pytest.approx(0.0), "not separable")
+    assert (row.value, row.verdict) == (pytest.approx(0.0), "not_separable")
     gates = make_arms(make_run, {"reglu": 2.0, "geglu": 2.0}, n=2)
     compiled, _, eager, _ = judge(gates, "ReLU is the cheapest gate")
-    assert (compiled.verdict, eager.value) == ("not measured", pytest.approx(1.0))
+    assert (compiled.verdict, eager.value) == ("not_measured", pytest.approx(1.0))
     assert "train.compile=true" in compiled.note
 
 
@@ -263,7 +263,7 @@ def test_learning_rates_form_no_setting_of_their_own_for_the_highest_stable_one(
     # swiglu 0.2 at both seeds, relu 0.05 and 0.1: sqrt(4 * 2)
     assert found[0].value == pytest.approx(8**0.5)
     assert found[0].n_seeds == 2
-    assert found[1].verdict == "not measured"
+    assert found[1].verdict == "not_measured"
     stable = make_arms(make_run, {"swiglu": 2.0, "relu": 2.0}, "train.batch_size=2")
     assert "no learning rate diverged" in judge(stable, "SwiGLU trains stably: highest stable")[0].note
     # a longer sweep at one rate says nothing of rates
@@ -304,7 +304,7 @@ def test_without_runs_facts_alone_have_a_verdict(tmp_path: Path) -> None:
             row = next(rows)
             assert (row.claim, row.measurement, row.match) == (claim.claim, claim.measurement, match)
             by_kind[isinstance(claim, FactClaim)].add(row.verdict)
-    assert by_kind == {True: {"supported", "not supported"}, False: {"not measured"}}
+    assert by_kind == {True: {"supported", "not_supported"}, False: {"not_measured"}}
     assert found.n_tests == 0
 
 
