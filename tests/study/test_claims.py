@@ -185,7 +185,7 @@ def test_a_share_is_tested_against_the_level_that_is_stated(make_run: MakeRun) -
         return judge(runs, "gates above 0.95: more than 1 %", inspect)[0]
 
     few, many = judge_at(0.002), judge_at(0.05)
-    assert (few.level, few.predicted, few.verdict) == (0.01, "above", "not supported")
+    assert (few.level, few.predicted, few.verdict) == (0.01, "above", "not_supported")
     assert few.ci95 is not None
     assert 0 < few.ci95[0] < few.ci95[1] < 0.01
     assert many.verdict == "supported"
