@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,8 @@ def test_runs_without_checkpoints_are_named_and_the_rest_is_judged(
     assert "-0.1013" in row
     assert "was not inspected" in ended.err
     assert "not measured, no finished runs: glu-bench sweep variant=" in ended.err
+    assert "not measured\n" in re.sub(" +\n", "\n", ended.out)
+    assert "not_measured" not in ended.out + ended.err
     quiet = call_command(*words, "--quiet")
     assert (quiet.out, quiet.err) == (ended.out, "")
 

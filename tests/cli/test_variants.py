@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from glu_bench.config import list_group
+from glu_bench.ffn import activations, plugins
 from glu_bench.ffn.formula import list_variants, load_variant
 
 Command = Callable[..., Any]
@@ -54,6 +55,43 @@ def test_a_figure_that_cannot_be_is_one_line(call_command: Command, words: tuple
     ended = call_command("variants", *words)
     assert ended.code == 2
     assert len(ended.err.splitlines()) == 1
+
+
+def test_the_functions_of_a_variants_file_are_listed(call_command: Command, tmp_path: Path) -> None:
+    listed = json.loads(call_command("variants", "--functions", "--json").out)["functions"]
+    by_name = {each["name"]: each for each in listed}
+    for spec in (load_variant(name).spec for name in list_variants()):
+        assert {spec.activation, spec.gate, spec.value} <= {*by_name, None}
+    assert by_name["relu"] == {"name": "relu", "meaning": "max(0, x).", "constants": {}, "reduces": False}
+    assert by_name["swish"]["constants"] == {"beta": None}
+    assert by_name["solu"]["reduces"] is True
+    for each in listed:  # nothing is left unsaid, and torch's signatures are no meaning
+        assert each["meaning"].endswith(".")
+        assert "->" not in each["meaning"]
+    out = call_command("variants", "--functions").out
+    assert re.search(r"^ swish +beta +x times the logistic function of beta x\.", out, re.MULTILINE)
+
+
+def test_a_plugins_function_is_listed_with_its_defaults(
+    call_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def mine(x, *, a=0.5, b):\n    'a x + b [/x].'\n    return a * x + b\n\n\n"
+        "ACTIVATIONS = {'mine': mine}\n"
+    )
+    monkeypatch.setattr(plugins, "_origins", {})
+    monkeypatch.setattr(activations, "ACTIVATIONS", dict(activations.ACTIVATIONS))
+    monkeypatch.setattr(plugins, "ACTIVATIONS", activations.ACTIVATIONS)
+    out = call_command("variants", "--functions", "--plugin", str(path)).out
+    assert re.search(r"^ mine +a=0\.5, b +a x \+ b \[/x\]\.", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", [("swiglu",), ("--markdown",), ("--figure", "a.svg")])
+def test_functions_go_with_nothing_of_a_variant(call_command: Command, words: tuple[str, ...]) -> None:
+    ended = call_command("variants", "--functions", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert "--functions: goes with" in ended.err
 
 
 def test_the_list_has_every_family_and_every_file(call_command: Command) -> None:

@@ -101,3 +101,6 @@ def test_the_table_says_what_was_not_measured(
     out = call_command("bench", "startup", "--rounds", "1").out
     assert "glu-bench train --cfg" in out
     assert "first compiled step, empty compiler cache: not measured, no g++" in out
+    quiet = call_command("bench", "startup", "--rounds", "1", "--quiet").out
+    assert "glu-bench train --cfg" in quiet
+    assert "not measured" not in quiet

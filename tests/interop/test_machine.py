@@ -6,13 +6,16 @@ import http.server
 import socket
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
 
-from glu_bench.interop.machine import inspect_hub, inspect_machine
+from glu_bench.interop import machine
+from glu_bench.interop.machine import EXTRAS, inspect_hub, inspect_machine
+from tests.conftest import REPO
 
 
 @pytest.fixture
@@ -95,6 +98,19 @@ def test_this_machine_can_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not any(finding.fatal for finding in found.values())
     assert {"python", "torch", "bf16", "compiler", "cores", "cache size", "wandb", "terminal"} <= set(found)
     assert not (tmp_path / "new").exists()
+
+
+def test_every_extra_is_looked_for_and_named_as_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {*EXTRAS.values(), "dev"} == set(project["optional-dependencies"])
+    for package, extra in EXTRAS.items():
+        assert any(line.startswith(f"{package}>") for line in project["optional-dependencies"][extra])
+    monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
+    monkeypatch.setattr(machine, "EXTRAS", {"no-such-package": "zstd"})
+    (finding,) = (each for each in inspect_machine(tmp_path) if each.name == "no-such-package")
+    assert finding.advice == "if you want it: pip install '.[zstd]'"
 
 
 def test_a_file_in_the_place_of_the_output_folder_is_fatal(

@@ -266,7 +266,7 @@ def test_an_exact_id_wins_over_a_longer_one(three_runs: list[Run], tmp_path: Pat
 
 
 def test_a_prefix_of_several_runs_names_them(three_runs: list[Run], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"names 2 runs: geglu.*, gelu"):
+    with pytest.raises(ConfigError, match=r"names 2 runs: geglu.*, gelu.*; write more of the id"):
         find_run("ge", tmp_path)
 
 

@@ -75,6 +75,15 @@ def test_columns_that_no_arm_fills_are_left_out() -> None:
     assert "speedup.compute_ci95" not in keys
 
 
+def test_what_training_keeps_of_a_token_is_shown_unasked() -> None:
+    """The cost that a choice of activation has in memory; beside the tokens/s it is bought with."""
+    table = make_comparison()
+    arms = [dataclasses.replace(arm, ffn_saved_bytes_per_token=4096) for arm in table.arms]
+    keys = [column.key for column in list_defaults(dataclasses.replace(table, arms=arms))]
+    assert keys[keys.index("tokens_per_s") + 1] == "ffn_saved_bytes_per_token"
+    assert cells("ffn_saved_bytes_per_token", ffn_saved_bytes_per_token=4096) == ("4.1kB", (4096,))
+
+
 def cells(key: str, **changes: object) -> tuple[str, tuple[object, ...]]:
     table = make_comparison()
     arm = dataclasses.replace(table.arms[0], **changes)  # type: ignore[arg-type]

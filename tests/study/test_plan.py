@@ -135,7 +135,7 @@ def test_plans_are_found_by_name_prefix_and_folder(two_plans: list[Plan], tmp_pa
 
 
 def test_a_prefix_of_two_plans_or_of_none_is_refused(two_plans: list[Plan], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"names 2 sweeps.*fifth, first"):
+    with pytest.raises(ConfigError, match=r"names 2 sweeps.*fifth, first; write more of the id"):
         find_plan("fi", tmp_path)
     with pytest.raises(ConfigError, match="names 0 sweeps"):
         find_plan("second", tmp_path)
