@@ -92,7 +92,9 @@ def test_the_command_says_which_are_beyond(call_command: Command, monkeypatch: p
     ended = call_command(*words)
     assert ended.code == 0, ended.err
     assert f"of 2 pointwise variants above 1.1 times swiglu: {TINY} / glu\n" in ended.out
-    assert "pointwise variants" not in call_command(*words, "--quiet").out
+    quiet = call_command(*words, "--quiet")
+    assert quiet.code == 0
+    assert "pointwise variants" not in quiet.out
     found = json.loads(call_command(*words, "--json").out)
     assert [(row["variant"], row["ratio"]) for row in found["rows"]] == [("relu", 1.0), ("glu", 1.2)]
     assert all({"name", "ours", "peer", "ratio", "unit"} <= set(row) for row in found["rows"])
