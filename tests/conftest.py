@@ -11,7 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # kept from one session of tests to the next, beside the person's own
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/glu-bench-tests-{os.getuid()}")
 
-import copy
+import functools
 import random
 import subprocess
 import sys
@@ -26,10 +26,12 @@ from hypothesis import HealthCheck, settings
 
 from glu_bench import schema
 from glu_bench.config import load_config
+from glu_bench.runs import environment
 from glu_bench.runs.folder import Run
 from glu_bench.train.events import Finished
 from glu_bench.train.run import train_run
 from glu_bench.train.stop import StopRequest
+from tests.composed import compose
 
 settings.register_profile(
     "glu_bench",
@@ -58,10 +60,16 @@ def make_text(n_lines: int, seed: int = 0) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache of prepared tokens for the session, away from the person's own."""
+    """One cache of prepared tokens for the session, away from the person's own.
+
+    What this process alone writes need not outlive a loss of power, and the checkout's commit
+    stays what it is: neither is waited for here, both are in the processes that tests start.
+    """
     torch.set_num_threads(1)
     cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        patch.setattr(environment, "_read_commit", functools.cache(environment._read_commit))
         for name in ("GLU_BENCH_OUTPUTS", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "CI"):
             patch.delenv(name, raising=False)
         patch.setenv("GLU_BENCH_CACHE", str(cache))
@@ -103,14 +111,11 @@ TinyConfig = Callable[..., schema.Config]
 @pytest.fixture(scope="session")
 def tiny_config(tiny_words: list[str]) -> TinyConfig:
     """Makes the configuration of a tiny run; its own words replace the shared ones."""
-    made: dict[object, schema.Config] = {}
 
     def make(*words: str, config_dir: Path | None = None) -> schema.Config:
         keys = {word.split("=", 1)[0] for word in words}
         kept = [word for word in tiny_words if word.split("=", 1)[0] not in keys]
-        if (words, config_dir) not in made:
-            made[words, config_dir] = load_config([*kept, *words], config_dir)
-        return copy.deepcopy(made[words, config_dir])
+        return compose(*kept, *words) if config_dir is None else load_config([*kept, *words], config_dir)
 
     return make
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from glu_bench.config import load_config
 from glu_bench.data.tokenizers import ByteTokenizer, Tokenizer
 from glu_bench.interop.export import export_model
 from glu_bench.interop.stock import find_stock
 from glu_bench.lm.decoder import Decoder, make_decoder
+from tests.composed import compose
 
 MakeDecoder = Callable[..., Decoder]
 ExportDecoder = Callable[..., Path]
@@ -24,7 +24,7 @@ def random_decoder() -> MakeDecoder:
 
     def make(variant: str, *words: str, vocab_size: int = 257) -> Decoder:
         settings = ("model=pico", "model.seq_len=32", "tokenizer.vocab_multiple=64")
-        model = make_decoder(load_config([f"variant={variant}", *settings, *words]), vocab_size)
+        model = make_decoder(compose(f"variant={variant}", *settings, *words), vocab_size)
         draw = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

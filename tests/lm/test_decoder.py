@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from glu_bench.config import load_config
 from glu_bench.ffn.formula import list_variants
 from glu_bench.lm.counts import count_model
 from glu_bench.lm.decoder import Decoder, make_decoder, make_meta_decoder
 from glu_bench.lm.init import init_weights
+from tests.composed import compose
 
 V = 257
 FAST = pytest.mark.parametrize("fast", [True, False])
 
 
 def make_model(*words: str, fast: bool = True) -> Decoder:
-    model = make_decoder(load_config(["model=pico", *words]), V, fast)
+    model = make_decoder(compose("model=pico", *words), V, fast)
     init_weights(model, seed=0)
     return model
 
@@ -148,7 +148,7 @@ def test_what_a_token_keeps_does_not_grow_with_the_context(precision: str) -> No
 
 
 def test_meta_device_has_shapes_and_no_memory() -> None:
-    model = make_meta_decoder(load_config(["model=pico"]), V)
+    model = make_meta_decoder(compose("model=pico"), V)
     tokens_BT = torch.zeros(2, 8, dtype=torch.int64, device="meta")
     assert model(tokens_BT).shape == (2, 8, V)
     assert all(p.is_meta for p in model.parameters())
@@ -175,7 +175,7 @@ def test_names_and_shapes_of_parameters() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 def test_rows_that_pad_the_vocabulary_are_never_predicted(tied: bool) -> None:
     words = ["model=pico", f"model.tied_embeddings={str(tied).lower()}", "tokenizer.vocab_multiple=64"]
-    config = load_config(words)
+    config = compose(*words)
     padded = make_decoder(config, 257)
     assert padded.head.weight.shape[0] == padded.embedding.weight.shape[0] == 320
     init_weights(padded, 0)

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from glu_bench.config import load_config
 from glu_bench.lm import head
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.decoder import make_decoder
 from glu_bench.lm.head import choose_loss, chunked_nats
 from glu_bench.lm.init import init_weights
+from tests.composed import compose
 
 B, T, D, V = 3, 7, 16, 101
 N = B * T
@@ -172,7 +172,7 @@ def test_the_path_follows_the_size_of_the_logits(monkeypatch: pytest.MonkeyPatch
 
 def model_losses(words: list[str], fast: bool, compiled: bool = False) -> list[Tensor]:
     """Loss and gradients of a decoder whose vocabulary takes many chunks."""
-    model = make_decoder(load_config(["model=pico", *words]), V, fast)
+    model = make_decoder(compose("model=pico", *words), V, fast)
     init_weights(model, 0)
     tokens = torch.randint(V, (B, T + 1), generator=torch.Generator().manual_seed(1))
     nats = compile_decoder(model) if compiled else model.nats

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from glu_bench.config import load_config
 from glu_bench.errors import ConfigError
 from glu_bench.ffn.formula import list_variants, load_variant
 from glu_bench.ffn.moments import second_moment
 from glu_bench.lm.decoder import Decoder, make_decoder
 from glu_bench.lm.init import init_weights, make_generator
 from glu_bench.schema import Config
+from tests.composed import compose
 from tests.conftest import TinyConfig
 from tests.ffn.oracles import UNGATED
 from tests.ffn.test_moments import normal_mean
@@ -26,7 +26,7 @@ DOWN = "ffn.down.weight"
 
 @functools.cache
 def config_of(*words: str) -> Config:
-    return load_config(["model=pico", *words])
+    return compose("model=pico", *words)
 
 
 def drawn(*words: str, init: str = "fan_in", seed: int = 0) -> Decoder:
