@@ -1,4 +1,4 @@
-"""Configurations for tests at the cost of a copy: Hydra composes once for words that differ in plain values."""
+"""Configurations for tests at the cost of a copy: words that differ in plain values are composed once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the fault matrix shares: the real command under a time limit, and what a run is worth on disk.
 
-Every row starts glu-bench as a process of its own. A row is its tests' number: test_b12_… is a
+Most rows start glu-bench as a process of its own. A row is its tests' number: test_b12_… is a
 test of row B12; its docstring says in the first paragraph what is done to glu-bench and in the
 second what must then be true. Both stand with the times measured in README.md beside this file.
 """
@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Ended, command_env, command_line
+from glu_bench import faults
+from tests.conftest import Command, Ended, command_env, command_line
 from tests.faults.table import row_of
 
 LIMIT_S = 240.0  # for a command on a machine that does other work; none takes a tenth of it
@@ -124,6 +125,25 @@ def fault() -> Fault:
         return env | ({} if rank is None else {"GLU_BENCH_FAULT_RANK": str(rank)})
 
     return make
+
+
+Here = Callable[..., Ended]
+
+
+@pytest.fixture
+def here(call_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """Runs glu-bench in this process and the test's folder, its fail points counted from here on."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, env: dict[str, str | None] | None = None) -> Ended:
+        faults._passed.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (env or {}).items():
+                assert value is not None
+                patch.setenv(name, value)
+            return call_command(*words)
+
+    return run
 
 
 TinyTrain = Callable[..., Ended]

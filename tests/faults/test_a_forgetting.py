@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from glu_bench import faults
 from glu_bench.train import loop, progress
 from glu_bench.train.feed import Feed
 from glu_bench.train.progress import Progress
 from glu_bench.train.run import train_run
-from tests.conftest import Command, Ended, StopAt, TinyConfig
-from tests.faults.conftest import Fault, find_run, tiny_command, worth_of
+from tests.conftest import Ended, StopAt, TinyConfig
+from tests.faults.conftest import Fault, Here, find_run, tiny_command, worth_of
 from tests.faults.test_a_resume import STOPS, WORDS, list_differences, train_in_pieces
 
 
@@ -93,7 +92,7 @@ RECORDED = {"state", "result"}
 def test_a4_a_resume_that_forgets_something(
     mutilate: Callable[[pytest.MonkeyPatch], None],
     expected: set[str],
-    call_command: Command,
+    here: Here,
     fault: Fault,
     tiny_words: list[str],
     straight_30_here: dict[str, Any],
@@ -106,10 +105,9 @@ def test_a4_a_resume_that_forgets_something(
     The comparison of A1 reports a difference in what the thing decides; with nothing left out it
     reports none.
     """
-    monkeypatch.chdir(tmp_path)
 
     def start(*words: str, env: dict[str, str | None] | None = None) -> Ended:
-        return start_here(call_command, tiny_command(tiny_words, *words), env or {})
+        return here(*tiny_command(tiny_words, *words), env=env)
 
     with monkeypatch.context() as patch:
         mutilate(patch)
@@ -117,16 +115,6 @@ def test_a4_a_resume_that_forgets_something(
     found = list_differences(straight_30_here, worth_of(find_run(tmp_path / "outputs")))
     assert found >= expected
     assert bool(found) == bool(expected)
-
-
-def start_here(call_command: Command, words: list[str], env: dict[str, str | None]) -> Ended:
-    """The command in this process, its fail points counted from here on."""
-    faults._passed.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in env.items():
-            assert value is not None
-            patch.setenv(name, value)
-        return call_command(*words)
 
 
 @pytest.fixture(scope="module")

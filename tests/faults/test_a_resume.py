@@ -21,6 +21,7 @@ from glu_bench.train.result import hash_weights
 from tests.conftest import Ended, StopAt, TinyConfig, Train, make_text
 from tests.faults.conftest import (
     Fault,
+    Here,
     Processes,
     TinyTrain,
     find_run,
@@ -172,13 +173,13 @@ def complete_here(finished_run: Run, tmp_path: Path) -> Run:
     return Run(tmp_path / "outputs" / "runs" / finished_run.path.name)
 
 
-def test_a5_a_complete_run_once_more(complete_here: Run, tiny_words: list[str], processes: Processes) -> None:
+def test_a5_a_complete_run_once_more(complete_here: Run, tiny_words: list[str], here: Here) -> None:
     """The command of a run that is complete.
 
     Exit 0 and "already complete"; no file of the run has another content or another time.
     """
     before, times = snapshot(complete_here.path), list_times(complete_here.path)
-    ended = processes.run("train", *tiny_words)
+    ended = here("train", *tiny_words)
     assert ended.code == 0, ended.err
     assert "already complete" in ended.err
     assert "test perplexity" in ended.out
@@ -258,7 +259,7 @@ def test_a7_one_byte_of_the_text_changes(
 
 
 def test_a8_the_configuration_was_edited_by_hand(
-    complete_here: Run, tiny_words: list[str], processes: Processes
+    complete_here: Run, tiny_words: list[str], here: Here, tmp_path: Path
 ) -> None:
     """Two keys of a run's config.yaml are edited, and the run's command is given again.
 
@@ -271,10 +272,10 @@ def test_a8_the_configuration_was_edited_by_hand(
         text = text.replace(old, new)
     path.write_text(text)
     before = snapshot(complete_here.path)
-    ended = processes.run("train", *tiny_words)
+    ended = here("train", *tiny_words)
     assert ended.code == 3
     assert "optim.lr is 0.003 there and 0.002 in this command" in ended.err
-    assert str(path.relative_to(processes.cwd)) in ended.err
+    assert str(path.relative_to(tmp_path)) in ended.err
     assert snapshot(complete_here.path) == before
 
 
@@ -299,6 +300,7 @@ def test_a9_the_least_held_out_loss_came_before_the_stop(
     assert result["val_loss_nats"] > losses[10]
 
 
+@pytest.mark.slow
 def test_a10_rows_past_the_checkpoint(tiny_train: TinyTrain, fault: Fault, tmp_path: Path) -> None:
     """SIGKILL in step 15, the last checkpoint being of step 10, and the same command again.
 

@@ -220,6 +220,7 @@ def test_b11_damaged_checkpoints(
     assert worth_of(killed) == straight
 
 
+@pytest.mark.slow
 def test_b12_a_flipped_byte(
     killed: Path, processes: Processes, tiny_words: list[str], straight: dict[str, Any]
 ) -> None:

@@ -302,6 +302,7 @@ def test_c9_the_first_failure_is_enough(
     assert (found["complete"], found["skipped"]) == (1, 2)
 
 
+@pytest.mark.slow
 def test_c10_nine_hundred_of_a_thousand_are_complete(
     processes: Processes, tiny_words: list[str], fault: Fault, tmp_path: Path
 ) -> None:
@@ -335,6 +336,7 @@ def test_c10_nine_hundred_of_a_thousand_are_complete(
     assert used_s < 10
 
 
+@pytest.mark.slow
 def test_c11_records_torn_and_edited(
     processes: Processes, tiny_words: list[str], train: Train, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from glu_bench.evaluate.history import N_BEFORE
 from glu_bench.runs.checkpoint import list_checkpoints, load_checkpoint
 from glu_bench.runs.folder import Run
 from tests.conftest import TinyConfig
-from tests.faults.conftest import Fault, Processes, TinyTrain, find_run, tiny_command
+from tests.faults.conftest import Fault, Here, Processes, TinyTrain, find_run, tiny_command
 from tests.study.conftest import maker_of_runs
 
 # two functions that are ReLU but in step 12; pico has two blocks
@@ -126,13 +126,15 @@ def test_d2_a_learning_rate_far_too_high(
         assert not (run / "result.json").exists()
 
 
-def test_d3_a_nan_between_two_logged_steps(tiny_train: TinyTrain, fault: Fault, tmp_path: Path) -> None:
+def test_d3_a_nan_between_two_logged_steps(
+    here: Here, tiny_words: list[str], fault: Fault, tmp_path: Path
+) -> None:
     """The loss is NaN at step 6, where nothing is logged, evaluated or saved.
 
     Exit 4 and step 6, before the weights are updated.
     """
     words = ("train.steps=12", "train.log_every=5", "train.eval_every=12", "train.checkpoint_every=5")
-    ended = tiny_train(*words, env=fault("step.after_backward:nan:6"))
+    ended = here(*tiny_command(tiny_words, *words), env=fault("step.after_backward:nan:6"))
     assert ended.code == 4
     assert "diverged at step 6, loss is nan; the weights were not updated" in ended.err
     run = find_run(tmp_path / "outputs")
@@ -243,7 +245,7 @@ def test_d6_seeds_that_diverged(processes: Processes, tiny_config: TinyConfig, t
 
 
 def test_d7_the_first_held_out_loss_is_nan(
-    tiny_words: list[str], processes: Processes, fault: Fault, tmp_path: Path
+    tiny_words: list[str], here: Here, fault: Fault, tmp_path: Path
 ) -> None:
     """Of three held-out losses on the way the first is NaN.
 
@@ -252,7 +254,7 @@ def test_d7_the_first_held_out_loss_is_nan(
     """
     words = tiny_command(tiny_words, "train.eval_every=2")
     words.remove("--quiet")
-    ended = processes.run(*words, env=fault("eval.after_val:nan:1"))
+    ended = here(*words, env=fault("eval.after_val:nan:1"))
     assert ended.code == 0, ended.err
     assert "val -" in next(line for line in ended.err.splitlines() if line.startswith("step 2/6"))
     run = find_run(tmp_path / "outputs")
@@ -307,7 +309,7 @@ def test_d8_one_loss_spike(processes: Processes, tiny_words: list[str], tmp_path
 
 
 def test_d9_runs_that_differ_in_more_than_the_arm(
-    processes: Processes, tiny_config: TinyConfig, tmp_path: Path
+    here: Here, tiny_config: TinyConfig, tmp_path: Path
 ) -> None:
     """`compare` is given runs of different lengths, or on different texts.
 
@@ -322,11 +324,11 @@ def test_d9_runs_that_differ_in_more_than_the_arm(
     for name, said in zip(
         names[1:], ("train.steps is 6 and 7", "data_fingerprint is 'd' and 'other'"), strict=True
     ):
-        refused = processes.run("compare", names[0], name)
+        refused = here("compare", names[0], name)
         assert (refused.code, refused.out) == (2, "")
         assert said in refused.err
         assert "--allow-mixed" in refused.err
-    allowed = processes.run("compare", *names, "--allow-mixed", "--json")
+    allowed = here("compare", *names, "--allow-mixed", "--json")
     assert allowed.code == 0, allowed.err
     (table,) = load_strictly(allowed.out)["tables"]
     means = {arm["arm"]: arm["mean_loss_nats"] for arm in table["arms"]}

@@ -260,7 +260,7 @@ def forge(checkpoint: Path, tensors: Tensors) -> None:
 
 
 def test_e9_a_checkpoint_that_does_not_fit(
-    finished_run: Run, train: Train, processes: Processes, call_command: Command, tmp_path: Path
+    finished_run: Run, train: Train, call_command: Command, tmp_path: Path
 ) -> None:
     """`eval` on a checkpoint of another variant, of another width, of a future format version, with a
     tensor missing, one too many, or in bf16; checksums agree with all of it.
@@ -274,11 +274,11 @@ def test_e9_a_checkpoint_that_does_not_fit(
     name = "blocks.1.ffn.down.weight"
     assert name in own, sorted(own)
 
-    def check(*parts: str, run: Command = call_command) -> None:
-        check_refused(run("eval", str(folder), "-q"), 3, str(checkpoint), *parts)
+    def check(*parts: str) -> None:
+        check_refused(call_command("eval", str(folder), "-q"), 3, str(checkpoint), *parts)
 
     forge(checkpoint, own | {name: own[name].bfloat16()})
-    check(name, "torch.bfloat16 in the checkpoint", "torch.float32 in the model", run=processes.run)
+    check(name, "torch.bfloat16 in the checkpoint", "torch.float32 in the model")
     forge(checkpoint, {key: tensor for key, tensor in own.items() if key != name})
     check(f"{name} is missing from the checkpoint")
     forge(checkpoint, own | {"blocks.9.extra": torch.zeros(3)})

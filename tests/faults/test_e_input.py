@@ -17,7 +17,16 @@ from glu_bench.data.prepared import prepare_tokens
 from glu_bench.runs.checkpoint import check_checkpoint, list_checkpoints
 from glu_bench.runs.folder import Run
 from tests.conftest import Command, TinyConfig, command_line
-from tests.faults.conftest import Fault, Processes, TinyTrain, check_refused, find_run, snapshot, tiny_command
+from tests.faults.conftest import (
+    Fault,
+    Here,
+    Processes,
+    TinyTrain,
+    check_refused,
+    find_run,
+    snapshot,
+    tiny_command,
+)
 
 HUGE = 10**20
 TEXT = (find_config_root() / "data" / "text.yaml").read_bytes()
@@ -47,27 +56,27 @@ glu_bench.cli.main.main()
 """
 
 
-def test_e1_an_unknown_key(processes: Processes, call_command: Command, tmp_path: Path) -> None:
+def test_e1_an_unknown_key(here: Here, tmp_path: Path) -> None:
     """`optim.lrr=3`, `optm.lr=3` and `+optim.lrr=3`, for a run and for a sweep.
 
     Exit 2 and one line that asks whether optim.lr was meant; nothing is written.
     """
     near = "did you mean 'optim.lr'"
-    check_refused(processes.run("train", "optim.lrr=3"), 2, "optim.lrr=3: no such key", near)
+    check_refused(here("train", "optim.lrr=3"), 2, "optim.lrr=3: no such key", near)
     there = ("--output-dir", str(tmp_path / "outputs"))
-    check_refused(call_command("train", "optm.lr=3", *there), 2, "optm.lr=3: no such key", near)
-    check_refused(call_command("train", "+optim.lrr=3", *there), 2, "+optim.lrr=3: write KEY=VALUE", near)
-    check_refused(call_command("sweep", "optim.lrr=3,4", *there), 2, "optim.lrr=3,4: no such key", near)
+    check_refused(here("train", "optm.lr=3", *there), 2, "optm.lr=3: no such key", near)
+    check_refused(here("train", "+optim.lrr=3", *there), 2, "+optim.lrr=3: write KEY=VALUE", near)
+    check_refused(here("sweep", "optim.lrr=3,4", *there), 2, "optim.lrr=3,4: no such key", near)
     assert not list(tmp_path.iterdir())
 
 
-def test_e2_a_value_out_of_range(processes: Processes, call_command: Command, tmp_path: Path) -> None:
+def test_e2_a_value_out_of_range(here: Here, tmp_path: Path) -> None:
     """Text, nothing, NaN or a negative rate; no steps, 1e3 of them; a width of 33 with 4 heads, of 10^20;
     a context of 10^20 tokens; numbers of 400 and of 5,000 digits; an unknown size.
 
     Exit 2 within seconds, one line with the key and what it takes; nothing is written.
     """
-    ended = processes.run("train", f"model.d_model={HUGE + 1}")
+    ended = here("train", f"model.d_model={HUGE + 1}")
     check_refused(ended, 2, f"model.d_model={HUGE + 1}: must be a finite number >= 2 and <= 131072")
     for words, *parts in (
         ("optim.lr=abc", "optim.lr=abc: expected a number > 0 and <= 1e+09"),
@@ -90,7 +99,7 @@ def test_e2_a_value_out_of_range(processes: Processes, call_command: Command, tm
         ("model=nosuch", "model=nosuch: no such model; known: deep, large"),
     ):
         there = ("--output-dir", str(tmp_path / "outputs"))
-        check_refused(call_command("train", *words.split(" "), *there), 2, *parts)
+        check_refused(here("train", *words.split(" "), *there), 2, *parts)
     assert not list(tmp_path.iterdir())
 
 
@@ -109,7 +118,7 @@ BROKEN_FILES = {
 }
 
 
-def test_e3_a_broken_configuration_file(processes: Processes, call_command: Command, tmp_path: Path) -> None:
+def test_e3_a_broken_configuration_file(here: Here, tmp_path: Path) -> None:
     """A file of one's own that is an alias bomb, has a list that never ends, a tab, a key twice, 2 MiB,
     latin-1 or UTF-16; and one that begins with a byte order mark.
 
@@ -118,33 +127,30 @@ def test_e3_a_broken_configuration_file(processes: Processes, call_command: Comm
     path = tmp_path / "my" / "data" / "novels.yaml"
     path.parent.mkdir(parents=True)
     words = ("train", "data=novels", "data.files=x", "--config-dir", str(tmp_path / "my"))
-    for name, (content, said) in BROKEN_FILES.items():
+    for content, said in BROKEN_FILES.values():
         path.write_bytes(content)
-        run = processes.run if name == "an alias bomb" else call_command
-        check_refused(run(*words), 2, f"{path}{said}")
+        check_refused(here(*words), 2, f"{path}{said}")
     configurations = []
     for content in (TEXT, b"\xef\xbb\xbf" + TEXT):
         path.write_bytes(content)
-        ended = call_command(*words, "--cfg")
+        ended = here(*words, "--cfg")
         assert ended.code == 0, ended.err
         configurations.append(ended.out)
     assert configurations[0] == configurations[1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["my"]
 
 
-def test_e4_an_unknown_name(processes: Processes, call_command: Command, tmp_path: Path) -> None:
+def test_e4_an_unknown_name(here: Here, tmp_path: Path) -> None:
     """`variant=swigloo`, for a run, in a sweep and by `variants`; `data=stdlip`.
 
     Exit 2, the name that was meant, and those there are; nothing is written.
     """
     near = "did you mean 'swiglu'"
-    check_refused(
-        processes.run("train", "variant=swigloo"), 2, "variant=swigloo: no such variant; known:", near
-    )
+    check_refused(here("train", "variant=swigloo"), 2, "variant=swigloo: no such variant; known:", near)
     there = ("--output-dir", str(tmp_path / "outputs"))
-    check_refused(call_command("sweep", "variant=relu,swigloo", *there), 2, "variant=swigloo", near)
-    check_refused(call_command("variants", "swigloo"), 2, "no variant named 'swigloo'", near)
-    check_refused(call_command("train", "data=stdlip", *there), 2, "data=stdlip", "did you mean 'stdlib'")
+    check_refused(here("sweep", "variant=relu,swigloo", *there), 2, "variant=swigloo", near)
+    check_refused(here("variants", "swigloo"), 2, "no variant named 'swigloo'", near)
+    check_refused(here("train", "data=stdlip", *there), 2, "data=stdlip", "did you mean 'stdlib'")
     assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,7 @@ import pytest
 from glu_bench.cost.compare import write_runs
 from glu_bench.runs.folder import Run
 from glu_bench.runs.record import write_record
-from tests.faults.conftest import Processes, newest_checkpoint, snapshot, tiny_command
+from tests.faults.conftest import Here, Processes, newest_checkpoint, snapshot, tiny_command
 from tests.faults.foreign import change_config, change_environment, copy_run
 
 OUTSIDE = ("../../evil", "/tmp/evil", "a/../../b", ".", "..", "a\0b", "n" * 300)
@@ -31,7 +31,7 @@ def sentinel(tmp_path: Path) -> Path:
 # --- F4
 
 
-def check_plans(names: Iterable[str], processes: Processes, tmp_path: Path) -> None:
+def check_plans(names: Iterable[str], here: Here, tmp_path: Path) -> None:
     """A plan for each name, its checksum in order: none is read, and nothing changes."""
     write_runs(tmp_path / "outputs", 2)
     sweep = tmp_path / "outputs" / "sweeps" / "theirs"
@@ -40,42 +40,40 @@ def check_plans(names: Iterable[str], processes: Processes, tmp_path: Path) -> N
     for name in names:
         entry = {"run_id": name, "words": ["seed=1"], "identity": {}}
         write_record(sweep / "plan.json", {"schema_version": 1, "runs": [entry]})
-        ended = processes.run("compare", str(sweep))
+        ended = here("compare", str(sweep))
         assert (ended.code, len(ended.err.splitlines())) == (3, 1), ended.err
         assert "is not a run id" in ended.err
     (sweep / "plan.json").unlink()
     assert snapshot(tmp_path) == before
 
 
-def test_f4_a_plan_whose_runs_lie_elsewhere(processes: Processes, tmp_path: Path, sentinel: Path) -> None:
+def test_f4_a_plan_whose_runs_lie_elsewhere(here: Here, tmp_path: Path, sentinel: Path) -> None:
     """A stranger's plan.json, its checksum in order, with a run id that leads out of the folder, or
     holds a NUL.
 
     Exit 3 in one line; nothing outside has changed.
     """
-    check_plans(("../../evil", "a\0b"), processes, tmp_path)
+    check_plans(("../../evil", "a\0b"), here, tmp_path)
 
 
 @pytest.mark.slow
-def test_f4_names_that_lead_elsewhere(processes: Processes, tmp_path: Path, sentinel: Path) -> None:
+def test_f4_names_that_lead_elsewhere(here: Here, tmp_path: Path, sentinel: Path) -> None:
     """The same with an absolute path, `a/../../b`, `.`, `..`, 300 letters; the first and the last as names
     of runs and sweeps on the command line.
 
     Exit 3 for a plan and 2 for a name, in one line each; nothing outside has changed.
     """
-    check_plans((*OUTSIDE[1:5], OUTSIDE[-1]), processes, tmp_path)
+    check_plans((*OUTSIDE[1:5], OUTSIDE[-1]), here, tmp_path)
     before = snapshot(tmp_path)
     for name in ("../../evil", "n" * 300):
         for words in (("compare", name), ("runs", "show", name), ("status", name)):
-            ended = processes.run(*words)
+            ended = here(*words)
             assert (ended.code, len(ended.err.splitlines())) == (2, 1), ended.err
     assert snapshot(tmp_path) == before
 
 
 @pytest.mark.slow
-def test_f4_names_of_sweeps(
-    processes: Processes, tiny_words: list[str], tmp_path: Path, sentinel: Path
-) -> None:
+def test_f4_names_of_sweeps(here: Here, tiny_words: list[str], tmp_path: Path, sentinel: Path) -> None:
     """`--name` of a sweep with the same names (no NUL, which no argument can hold).
 
     Exit 2; no sweep is made, inside the output folder or outside.
@@ -83,7 +81,7 @@ def test_f4_names_of_sweeps(
     for name in OUTSIDE:
         if "\0" in name:
             continue
-        ended = processes.run("sweep", *tiny_words, "variant=relu", "--name", name)
+        ended = here("sweep", *tiny_words, "variant=relu", "--name", name)
         assert ended.code == 2, ended.err
         assert "name" in ended.err
     assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
@@ -92,7 +90,7 @@ def test_f4_names_of_sweeps(
 
 
 @pytest.mark.slow
-def test_f4_labels_that_name_a_folder(finished_run: Run, processes: Processes, tmp_path: Path) -> None:
+def test_f4_labels_that_name_a_folder(finished_run: Run, here: Here, tmp_path: Path) -> None:
     """Configurations whose variant, model or text has such a name, the id hashed anew; an environment.json
     that gives such an id; a manifest that names ../../evil. All are imported.
 
@@ -110,7 +108,7 @@ def test_f4_labels_that_name_a_folder(finished_run: Run, processes: Processes, t
     names = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**names, "sha256": {"../../evil": "0" * 64}}))
     before = snapshot(tmp_path)
-    ended = processes.run("runs", "import", "theirs")
+    ended = here("runs", "import", "theirs")
     assert ended.code == 3
     assert "Traceback" not in ended.err
     assert f"{4 * len(OUTSIDE) + 1} refused" in ended.err

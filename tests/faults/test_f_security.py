@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from glu_bench.runs.folder import Run
-from tests.faults.conftest import Processes, TinyTrain, find_run, newest_checkpoint, snapshot
+from tests.faults.conftest import Here, Processes, TinyTrain, find_run, newest_checkpoint, snapshot
 from tests.faults.foreign import copy_run, make_pickle, seal_checkpoint
 
 SECRET = "s3cr3t-0f-th3-3nv1r0nm3nt"
@@ -28,7 +28,7 @@ def holding(folders: Iterable[Path], text: str) -> list[Path]:
 # --- F1
 
 
-def test_f1_a_pickle_as_weights(finished_run: Run, processes: Processes, tmp_path: Path) -> None:
+def test_f1_a_pickle_as_weights(finished_run: Run, here: Here, tmp_path: Path) -> None:
     """A pickle that runs a command, in place of model.safetensors, its checksum in the manifest.
 
     The command that reads the run exits 3 and names the file; nothing of the pickle has run.
@@ -37,7 +37,7 @@ def test_f1_a_pickle_as_weights(finished_run: Run, processes: Processes, tmp_pat
     checkpoint = newest_checkpoint(run)
     (checkpoint / "model.safetensors").write_bytes(make_pickle(tmp_path / "marker"))
     seal_checkpoint(checkpoint)
-    ended = processes.run("eval", str(run))
+    ended = here("eval", str(run))
     assert ended.code == 3, ended.err
     assert "model.safetensors" in ended.err
     assert len(ended.err.splitlines()) == 2  # what is evaluated, and what is wrong
@@ -47,7 +47,7 @@ def test_f1_a_pickle_as_weights(finished_run: Run, processes: Processes, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["optimizer.safetensors", "state.json", "model.pt", "manifest.json"])
 def test_f1_a_pickle_as_any_file_of_a_checkpoint(
-    name: str, finished_run: Run, processes: Processes, tmp_path: Path
+    name: str, finished_run: Run, here: Here, tmp_path: Path
 ) -> None:
     """The same in place of the optimiser's file, state.json, the manifest, and as model.pt alone.
 
@@ -60,7 +60,7 @@ def test_f1_a_pickle_as_any_file_of_a_checkpoint(
         (checkpoint / "model.safetensors").unlink()
     elif name != "manifest.json":
         seal_checkpoint(checkpoint)
-    ended = processes.run("eval", str(run), "--quiet")
+    ended = here("eval", str(run), "--quiet")
     assert ended.code == 3, ended.err
     assert str(checkpoint) in ended.err
     assert len(ended.err.splitlines()) == 1
@@ -68,9 +68,7 @@ def test_f1_a_pickle_as_any_file_of_a_checkpoint(
 
 
 @pytest.mark.slow
-def test_f1_pickles_beside_a_run_and_in_other_folders(
-    finished_run: Run, processes: Processes, tmp_path: Path
-) -> None:
+def test_f1_pickles_beside_a_run_and_in_other_folders(finished_run: Run, here: Here, tmp_path: Path) -> None:
     """A run with model.pt, .bin and .ckpt beside its files is imported; a pickle is named as the run; a
     Hugging Face folder holds pytorch_model.bin alone.
 
@@ -81,17 +79,17 @@ def test_f1_pickles_beside_a_run_and_in_other_folders(
         run = copy_run(finished_run, tmp_path / "theirs", f"with-{ending}")
         (newest_checkpoint(run) / f"model.{ending}").write_bytes(content)
         (tmp_path / f"run.{ending}").write_bytes(content)
-    ended = processes.run("runs", "import", "theirs")
+    ended = here("runs", "import", "theirs")
     assert ended.code == 3
     assert all(f"model.{ending}: does not belong to a run" in ended.err for ending in ("pt", "bin", "ckpt"))
     assert not [path for path in (tmp_path / "outputs" / "runs").iterdir() if path.name != ".lock"]
-    assert processes.run("eval", "run.pt", "run.bin").code == 2
+    assert here("eval", "run.pt", "run.bin").code == 2
     folder = tmp_path / "hf"
     folder.mkdir()
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "pytorch_model.bin").write_bytes(content)
-    ended = processes.run("eval", "--hf", "hf", "--files", "run.pt")
+    ended = here("eval", "--hf", "hf", "--files", "run.pt")
     assert (ended.code, "Traceback" in ended.err) == (3, False)
     assert "no model.safetensors" in ended.err
     assert not (tmp_path / "marker").exists()
@@ -109,7 +107,7 @@ CALLS = {
 }
 
 
-def test_f2_a_saved_configuration_that_calls(finished_run: Run, processes: Processes, tmp_path: Path) -> None:
+def test_f2_a_saved_configuration_that_calls(finished_run: Run, here: Here, tmp_path: Path) -> None:
     """Saved configurations with _target_, _args_, _instantiator and YAML tags that name os.system.
 
     Each run is refused by name (3), in a line each; nothing was called.
@@ -125,7 +123,7 @@ def test_f2_a_saved_configuration_that_calls(finished_run: Run, processes: Proce
             body = own.replace(f"{key}:\n", attack, 1)
             attack = ""
         (run / "config.yaml").write_text(attack if name == "tag" else body + attack)
-    ended = processes.run("runs", "verify")
+    ended = here("runs", "verify")
     assert ended.code == 3, ended.err
     assert f"{len(CALLS)} of {len(CALLS)} runs do not verify" in ended.err
     for name in CALLS:
@@ -135,7 +133,7 @@ def test_f2_a_saved_configuration_that_calls(finished_run: Run, processes: Proce
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
-def test_f2_a_folder_of_configurations_that_calls(name: str, processes: Processes, tmp_path: Path) -> None:
+def test_f2_a_folder_of_configurations_that_calls(name: str, here: Here, tmp_path: Path) -> None:
     """The same as a variant of a stranger's --config-dir.
 
     Exit 2, naming the file; nothing was called.
@@ -145,7 +143,7 @@ def test_f2_a_folder_of_configurations_that_calls(name: str, processes: Processe
     good = "name: evil\nfamily: x\nformula: x\nsource: x\ngated: false\nactivation: relu\n"
     attack = CALLS[name].format(marker=tmp_path / "marker")
     (folder / "evil.yaml").write_text(attack if name == "tag" else good + attack)
-    ended = processes.run("train", "variant=evil", "--config-dir", "theirs", "--cfg")
+    ended = here("train", "variant=evil", "--config-dir", "theirs", "--cfg")
     assert ended.code == 2, ended.out
     assert "evil.yaml" in ended.err or "no such key" in ended.err
     assert len(ended.err.splitlines()) == 1
@@ -153,7 +151,7 @@ def test_f2_a_folder_of_configurations_that_calls(name: str, processes: Processe
 
 
 @pytest.mark.slow
-def test_f2_instructions_to_hydra_and_words_that_call(processes: Processes, tmp_path: Path) -> None:
+def test_f2_instructions_to_hydra_and_words_that_call(here: Here, tmp_path: Path) -> None:
     """An experiment of a stranger that sets Hydra's own callbacks; override words with _target_.
 
     Exit 2; nothing was called.
@@ -165,9 +163,9 @@ def test_f2_instructions_to_hydra_and_words_that_call(processes: Processes, tmp_
         f"# @package _global_\nhydra:\n  callbacks:\n    mine:\n      {call}seed: 3\n"
     )
     words = ("variant=relu", "experiment=evil", "--config-dir", "theirs", "--cfg")
-    assert processes.run("train", *words).code == 2
+    assert here("train", *words).code == 2
     for word in ("+x._target_=os.system", "optim._target_=os.system", "optim={_target_: os.system}"):
-        ended = processes.run("train", "variant=relu", word, "--cfg")
+        ended = here("train", "variant=relu", word, "--cfg")
         assert (ended.code, len(ended.err.splitlines())) == (2, 1), word
     assert not (tmp_path / "marker").exists()
 
@@ -198,9 +196,7 @@ def test_f2_the_state_of_a_checkpoint_that_calls(
 # --- F3
 
 
-def test_f3_a_configuration_that_asks_for_a_secret(
-    finished_run: Run, processes: Processes, tmp_path: Path
-) -> None:
+def test_f3_a_configuration_that_asks_for_a_secret(finished_run: Run, here: Here, tmp_path: Path) -> None:
     """A saved configuration, a stranger's variant and an override word with ${oc.env:…}.
 
     Each is refused (3, 2, 2); the secret stands in no output and in no file.
@@ -221,7 +217,7 @@ def test_f3_a_configuration_that_asks_for_a_secret(
         (("train", "variant=asks", "--config-dir", "theirs", "--cfg"), 2),
         (("train", "variant=relu", f"data.corpus={ask}", "--cfg"), 2),
     ):
-        ended = processes.run(*words, env=env)
+        ended = here(*words, env=env)
         assert ended.code == code, (words, ended.err)
         assert "not allowed" in ended.err
         assert SECRET not in ended.out + ended.err

@@ -79,6 +79,7 @@ def check_told_by_rank_1(err: str) -> None:
     assert "another process" not in err
 
 
+@pytest.mark.slow
 def test_g2_a_rank_raises(processes: Processes, fault: Fault, tiny_words: list[str], tmp_path: Path) -> None:
     """Rank 1 raises after the backward pass of step 12.
 
