@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glu_bench.errors import ConfigError, DivergedError
+from glu_bench.errors import ConfigError, DivergedError, InterruptedRunError
 from glu_bench.lm.decoder import Decoder, make_decoder
 from glu_bench.lm.init import init_weights
 from glu_bench.ranks import Ranks
@@ -33,9 +33,37 @@ def run_profiled(config: Any, output_dir: Path, **options: Any) -> Finished:
     return last
 
 
+@dataclass(frozen=True)
+class Profiled:
+    """A run of 12 steps, and of each whether it was timed."""
+
+    finished: Finished
+    timed: list[bool]
+
+    @property
+    def profile(self) -> Profile:
+        assert self.finished.profile is not None
+        return self.finished.profile
+
+
+@pytest.fixture(scope="module")
+def long_run(tiny_config: TinyConfig, tmp_path_factory: pytest.TempPathFactory) -> Profiled:
+    """A profiled run that tests only read."""
+    timed: list[bool] = []
+    plain = Progress.count_step
+
+    def count(self: Progress, loss_nats: float, n_tokens: int, elapsed_s: float, is_timed: bool) -> None:
+        timed.append(is_timed)
+        plain(self, loss_nats, n_tokens, elapsed_s, is_timed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "count_step", count)
+        return Profiled(run_profiled(tiny_config(*LONG), tmp_path_factory.mktemp("profiled")), timed)
+
+
 @pytest.mark.parametrize(
     "words",
-    [("optim=muon",), ("train.grad_accum=2", "model.dropout=0.1")],
+    [pytest.param(("optim=muon",), marks=pytest.mark.slow), ("train.grad_accum=2", "model.dropout=0.1")],
     ids=" ".join,
 )
 def test_a_profile_changes_no_bit(
@@ -50,10 +78,8 @@ def test_a_profile_changes_no_bit(
     assert set(found.profile.eager_shares) == {"attention", "feed_forward", "head", "other"}
 
 
-def test_the_profile_is_of_the_sixth_to_the_tenth_step(tiny_config: TinyConfig, tmp_path: Path) -> None:
-    finished = run_profiled(tiny_config(*LONG), tmp_path)
-    found = finished.profile
-    assert found is not None
+def test_the_profile_is_of_the_sixth_to_the_tenth_step(long_run: Profiled) -> None:
+    finished, found = long_run.finished, long_run.profile
     assert (found.first_step, found.last_step, found.compiled, found.note) == (6, 10, False, "")
     assert set(found.shares) == {"data", "forward", "backward", "clip", "optimiser", "other"}
     assert sum(found.shares.values()) == pytest.approx(1)
@@ -72,31 +98,20 @@ def test_the_profile_is_of_the_sixth_to_the_tenth_step(tiny_config: TinyConfig, 
     assert not {"train step", "optimiser"} & {each.name for each in found.operators}
 
 
-def test_what_lies_between_the_steps_is_not_counted(tiny_config: TinyConfig, tmp_path: Path) -> None:
+def test_what_lies_between_the_steps_is_not_counted(
+    long_run: Profiled, tiny_config: TinyConfig, tmp_path: Path
+) -> None:
     """The evaluation after step 8 makes as many calls again; the operators' calls stay those of 5 steps."""
-    calls = []
-    for words in (("train.eval_every=100",), ("train.eval_every=4",)):
-        found = run_profiled(tiny_config("train.steps=12", *words), tmp_path / words[0]).profile
-        assert found is not None
-        calls.append({each.name: each.calls for each in found.operators})
+    rare = run_profiled(tiny_config("train.steps=12", "train.eval_every=100"), tmp_path).profile
+    assert rare is not None
+    calls = [{each.name: each.calls for each in found.operators} for found in (rare, long_run.profile)]
     both = set(calls[0]) & set(calls[1])
     assert "aten::mm" in both
     assert {name: calls[0][name] for name in both} == {name: calls[1][name] for name in both}
 
 
-def test_profiled_steps_do_not_count_as_throughput(
-    tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found: list[bool] = []
-    plain = Progress.count_step
-
-    def count(self: Progress, loss_nats: float, n_tokens: int, elapsed_s: float, timed: bool) -> None:
-        found.append(timed)
-        plain(self, loss_nats, n_tokens, elapsed_s, timed)
-
-    monkeypatch.setattr(Progress, "count_step", count)
-    run_profiled(tiny_config(*LONG), tmp_path)
-    assert found == [False] * 3 + [True] * 2 + [False] * 5 + [True] * 2
+def test_profiled_steps_do_not_count_as_throughput(long_run: Profiled) -> None:
+    assert long_run.timed == [False] * 3 + [True] * 2 + [False] * 5 + [True] * 2
 
 
 def test_a_short_run_ends_the_window_or_says_that_there_is_none(
@@ -115,7 +130,7 @@ def test_a_resumed_run_is_profiled_after_its_own_first_steps(
     train: Train, tiny_config: TinyConfig, tmp_path: Path
 ) -> None:
     straight = train("train.steps=16", output_dir=tmp_path / "straight")
-    with contextlib.suppress(Exception):
+    with pytest.raises(InterruptedRunError):
         train("train.steps=16", stop=StopAt(4))
     finished = run_profiled(tiny_config("train.steps=16"), tmp_path)
     assert finished.profile is not None
@@ -210,7 +225,8 @@ def test_the_parts_of_a_pass_are_those_of_a_known_clock(slow_model: Decoder, tin
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in slow_model.parameters())
-    assert not any(module._backward_hooks or module._forward_hooks for module in slow_model.modules())
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    assert not any(getattr(module, kind) for module in slow_model.modules() for kind in kinds)
 
 
 def test_a_gpu_is_waited_for_at_both_ends_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:

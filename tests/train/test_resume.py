@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from glu_bench.config import list_group
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import prepare_tokens
 from glu_bench.errors import ConfigError, DataError, InterruptedRunError
@@ -43,6 +42,8 @@ def rows_of(output_dir: Path) -> list[dict[str, Any]]:
     return [without_times(row) for row in only_run(output_dir).rows()]
 
 
+SLOW = pytest.mark.slow
+
 Resume = Callable[..., dict[str, Any]]
 
 
@@ -61,7 +62,8 @@ def resume(train: Train, tmp_path: Path) -> Resume:
 
 
 SETTINGS = [
-    *[(f"variant={name}",) for name in list_group("variant")],
+    ("variant=xielu",),  # every other in the matrix of faults, row A2
+    ("variant=reglu2_norm",),
     ("model.dropout=0.1",),
     ("train.grad_accum=2",),
     ("variant=relu", "model.dropout=0.1", "train.grad_accum=2"),
@@ -110,10 +112,6 @@ def _drop_generators(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch, "set_rng_state", lambda state: None)
 
 
-def _drop_weights(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(progress, "load_weights", lambda *arguments: None)
-
-
 def _drop_learned(patch: pytest.MonkeyPatch) -> None:
     restore = progress.load_weights
 
@@ -134,7 +132,10 @@ def _drop_state_of_learned(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(progress, "unpack_optimizer", forget)
 
 
-@pytest.mark.parametrize("variant", ["xielu", "swiglu_mult", "reglu2_norm", "polyrelu"])
+@pytest.mark.parametrize(
+    "variant",
+    ["xielu", *[pytest.param(name, marks=SLOW) for name in ("swiglu_mult", "reglu2_norm", "polyrelu")]],
+)
 @pytest.mark.parametrize("mutilate", [_drop_learned, _drop_state_of_learned])
 def test_a_loader_that_forgets_learned_arguments_is_noticed(
     mutilate: Callable[[pytest.MonkeyPatch], None],
@@ -150,17 +151,13 @@ def test_a_loader_that_forgets_learned_arguments_is_noticed(
     assert resume(*words)["parameters_sha256"] != straight["parameters_sha256"]
 
 
-def _drop_progress(keep: tuple[str, ...]) -> Callable[[pytest.MonkeyPatch], None]:
+def _drop_step(patch: pytest.MonkeyPatch) -> None:
     restore = progress.restore_progress
 
     def forget(*arguments: Any) -> Progress:
-        known = dataclasses.asdict(restore(*arguments))
-        return Progress(**{name: known[name] for name in keep})
+        return dataclasses.replace(restore(*arguments), step=0)
 
-    return lambda patch: patch.setattr(loop, "restore_progress", forget)
-
-
-ALL = tuple(field.name for field in dataclasses.fields(Progress))
+    patch.setattr(loop, "restore_progress", forget)
 
 
 def _drop_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -173,11 +170,7 @@ def _drop_nothing(patch: pytest.MonkeyPatch) -> None:
         pytest.param(_drop_nothing, False, id="nothing"),
         pytest.param(_drop_optimizer, True, id="optimiser"),
         pytest.param(_drop_generators, True, id="generators"),
-        pytest.param(_drop_weights, True, id="weights"),
-        *[
-            pytest.param(_drop_progress(tuple(n for n in ALL if n != name)), True, id=name)
-            for name in ("step", "tokens", "first_loss_nats", "recent_losses_nats", "best_val_loss_nats")
-        ],
+        pytest.param(_drop_step, True, id="step", marks=SLOW),  # more in the matrix of faults, row A4
     ],
 )
 def test_a_loader_that_forgets_something_is_noticed(
@@ -217,7 +210,14 @@ STATE = {
 }
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name in STATE for kind in STATE[name]])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[SLOW] if number else [])
+        for name, kinds in STATE.items()
+        for number, kind in enumerate(kinds)
+    ],
+)
 def test_state_of_an_optimiser_that_comes_back_wrong_is_noticed(
     name: str, kind: str, train: Train, resume: Resume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
