@@ -20,7 +20,7 @@ def test_the_cache_lies_where_the_variable_says(monkeypatch: pytest.MonkeyPatch,
     assert find_cache() == tmp_path
     monkeypatch.delenv("GLU_BENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert find_cache().name == "glu-bench"
+    assert find_cache() == tmp_path / "xdg" / "glu-bench"
 
 
 def test_graphs_go_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import subprocess
 import sys
@@ -42,13 +43,19 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [path.relative_to(PACKAGE).as_posix() for path in MODULES]
 
 
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a module, which tests only read."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_modules(path: Path) -> Iterator[str]:
     """Full names of everything a file imports, inside functions and under TYPE_CHECKING too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -66,22 +73,25 @@ def test_every_module_is_in_a_room_of_the_list() -> None:
     assert {room_of(path) for path in MODULES} <= {*ROOMS, "__init__", "__main__"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_module_imports_only_from_its_own_room_and_rooms_above(name: str) -> None:
-    path = PACKAGE / name
-    room = room_of(path)
-    if room in ("__init__", "__main__"):
-        return
-    above = set(ROOMS[: ROOMS.index(room) + 1])
-    assert imported_rooms(path) <= above
+def test_a_module_imports_only_from_its_own_room_and_rooms_above() -> None:
+    rooms = {name: room_of(path) for name, path in zip(NAMES, MODULES, strict=True)}
+    below = [
+        (name, sorted(further))
+        for name, room in rooms.items()
+        if room not in ("__init__", "__main__")
+        and (further := imported_rooms(PACKAGE / name) - set(ROOMS[: ROOMS.index(room) + 1]))
+    ]
+    assert below == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_library_is_imported_in_its_own_room_alone(name: str) -> None:
-    path = PACKAGE / name
-    libraries = {imported.split(".")[0] for imported in imported_modules(path)}
-    for library in libraries & set(DOORS):
-        assert room_of(path) in DOORS[library], f"{library} belongs to {DOORS[library]}"
+def test_a_library_is_imported_in_its_own_room_alone() -> None:
+    elsewhere = [
+        (name, library)
+        for name, path in zip(NAMES, MODULES, strict=True)
+        for library in sorted({imported.split(".")[0] for imported in imported_modules(path)} & set(DOORS))
+        if room_of(path) not in DOORS[library]
+    ]
+    assert elsewhere == []
 
 
 def test_nothing_is_imported_by_a_text_that_this_test_cannot_read() -> None:
@@ -91,7 +101,7 @@ def test_nothing_is_imported_by_a_text_that_this_test_cannot_read() -> None:
         if {"__import__", "import_module"}
         & {
             node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for node in ast.walk(parse(path))
         }
     ]
     assert dynamic == ["__init__.py"]
@@ -102,32 +112,37 @@ def test_no_module_is_named_after_nothing() -> None:
     assert stems.isdisjoint({"utils", "util", "helpers", "helper", "common", "base", "misc", "core", "tools"})
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_file_is_longer_than_450_lines(name: str) -> None:
-    assert len((PACKAGE / name).read_text(encoding="utf-8").splitlines()) <= 450
+def test_no_file_is_longer_than_450_lines() -> None:
+    lengths = {
+        name: len(path.read_text(encoding="utf-8").splitlines())
+        for name, path in zip(NAMES, MODULES, strict=True)
+    }
+    assert {name: n_lines for name, n_lines in lengths.items() if n_lines > 450} == {}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_module_and_public_function_says_what_it_is(name: str) -> None:
-    tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
-    assert ast.get_docstring(tree)
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{name}: {node.name}"
+def test_every_module_and_public_function_says_what_it_is() -> None:
+    silent = []
+    for name, path in zip(NAMES, MODULES, strict=True):
+        tree = parse(path)
+        silent += [] if ast.get_docstring(tree) else [name]
+        for node in tree.body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            silent += [f"{name}: {node.name}"] if public and not ast.get_docstring(node) else []
+    assert silent == []
 
 
 def test_no_function_passes_unnamed_options_through() -> None:
     taking = [
         f"{path.relative_to(PACKAGE)}:{node.name}"
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.args.kwarg is not None
     ]
     assert taking == ["keys.py:key"]
 
 
 def test_no_class_of_ours_has_a_child_of_ours() -> None:
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in MODULES if room_of(path) != "errors"]
+    trees = [parse(path) for path in MODULES if room_of(path) != "errors"]
     classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     names = {node.name for node in classes}
     bases = {base.id for node in classes for base in node.bases if isinstance(base, ast.Name)}
@@ -136,7 +151,7 @@ def test_no_class_of_ours_has_a_child_of_ours() -> None:
 
 def calls_of(path: Path) -> Iterator[tuple[str, ast.Call]]:
     """Every call of a file with the text of what is called."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Call):
             yield ast.unparse(node.func), node
 

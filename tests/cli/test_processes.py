@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 from tests.conftest import Command
 
 
@@ -15,11 +12,3 @@ def test_help_is_quick_and_needs_no_torch(run_command: Command) -> None:
     imported = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in ended.err.splitlines()}
     assert "typer" in imported
     assert imported.isdisjoint({"torch", "numpy", "datasets", "hydra", "omegaconf", "matplotlib", "plotly"})
-
-
-def test_the_module_and_the_command_are_one() -> None:
-    from glu_bench.cli.main import main
-
-    scripts = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert f'glu-bench = "{main.__module__}:{main.__name__}"' in scripts
-    assert sys.version_info >= (3, 11)

@@ -226,6 +226,7 @@ def test_a_preparation_that_was_killed_leaves_nothing_that_counts(
     assert not (tokens.folder / "work").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_that_prepare_at_once_make_one_whole_cache(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text(make_text(20_000))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -167,8 +167,7 @@ def test_the_id_follows_text_and_tokenizer(tiny_config: TinyConfig) -> None:
 def test_the_id_is_the_same_for_ever(tiny_config: TinyConfig) -> None:
     words = ("train.precision=fp32", "train.compile=false", "train.device=cpu", "seed=3")
     given = id_of(tiny_config("model.seq_len=16", *words))
-    assert re.fullmatch(r"swiglu-pico-text-s3-[0-9a-f]{10}", given)
-    assert given == id_of(tiny_config("model.seq_len=16", *words))
+    assert given == "swiglu-pico-text-s3-6d692e14cb"
 
 
 def make_folder_of(
@@ -414,7 +413,7 @@ def test_tied_weights_come_back(tiny_config: TinyConfig) -> None:
 def test_the_environment_holds_facts_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     facts = read_environment("cpu")
-    assert facts["versions"]["torch"] == torch.__version__.split("+")[0] or facts["versions"]["torch"]
+    assert facts["versions"]["torch"] == importlib.metadata.version("torch")
     assert facts["n_threads"] == torch.get_num_threads()
     assert "hf_secret" not in json.dumps(facts)
 

@@ -20,7 +20,10 @@ def binomial_bounds(n: int, share: float) -> tuple[float, float]:
     return low / n, high / n
 
 
-@pytest.mark.parametrize("n_seeds", [2, 3, 5])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("n_seeds", [pytest.param(2, marks=SLOW), 3, pytest.param(5, marks=SLOW)])
 def test_blocked_family_wise_error_is_at_most_five_percent(n_seeds: int) -> None:
     rng, n = np.random.default_rng(n_seeds), 600
     wrong = sum(
@@ -37,7 +40,7 @@ def test_blocked_error_against_the_baseline_is_at_most_five_percent() -> None:
     assert 0 < wrong / n <= binomial_bounds(n, 0.05)[1]
 
 
-@pytest.mark.parametrize("n_seeds", [3, 4, 8])
+@pytest.mark.parametrize("n_seeds", [3, pytest.param(4, marks=SLOW), pytest.param(8, marks=SLOW)])
 def test_welch_family_wise_error_is_at_most_five_percent(n_seeds: int) -> None:
     rng, n = np.random.default_rng(n_seeds), 600
     sds = (1.0, 2.0, 0.5, 1.0)
@@ -50,7 +53,7 @@ def test_welch_family_wise_error_is_at_most_five_percent(n_seeds: int) -> None:
     assert wrong > 0
 
 
-@pytest.mark.parametrize(("k", "n_seeds"), [(2, 5), (4, 3)])
+@pytest.mark.parametrize(("k", "n_seeds"), [(2, 5), pytest.param(4, 3, marks=SLOW)])
 def test_the_detectable_difference_is_seen_four_times_in_five(k: int, n_seeds: int) -> None:
     """With sigma known the stated difference must be found with 80 % power at Holm's first step."""
     df, n = (k - 1) * (n_seeds - 1), 500
@@ -67,6 +70,7 @@ def test_the_detectable_difference_is_seen_four_times_in_five(k: int, n_seeds: i
     assert math.sqrt(np.mean(np.square(stated))) == pytest.approx(effect, rel=0.08)
 
 
+@pytest.mark.slow
 def test_the_stated_number_of_seeds_has_the_stated_power() -> None:
     n = find_n_seeds(1.0, math.sqrt(2), lambda n: 3.0 * (n - 1), n_now=3, alpha=0.05 / 6)
     assert n is not None

@@ -88,10 +88,23 @@ def test_a_run_is_ended_after_its_time_and_asked_before_it_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "GRACE_S", 0.5)
+    wait = subprocess.Popen.wait
+
+    def wait_until_ready(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        """Two seconds have passed once the program is ready to be asked."""
+        if timeout != 2.0:
+            return wait(process, timeout)
+        while not (tmp_path / f"ready-{process.pid}").exists():
+            if process.poll() is not None:
+                return process.returncode
+            time.sleep(0.01)
+        raise subprocess.TimeoutExpired("program", timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait_until_ready)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "slurm")  # this end is the job's own, not SLURM's
     words = {"a": ["seed=0"], "b": ["seed=1"], "c": ["seed=2"]}
     launch = write_launch(tmp_path / "j", "basic", words, tmp_path, tmp_path / "logs", run_timeout_s=2.0)
-    code = """
+    code = f"""
 import time
 if sys.argv[4] == "seed=0":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -99,6 +112,7 @@ elif sys.argv[4] == "seed=1":
     signal.signal(signal.SIGTERM, lambda *_: (print("saved"), sys.exit(143)))
 else:
     sys.exit(3)
+open(f"{tmp_path}/ready-{{os.getpid()}}", "w").close()
 time.sleep(600)"""
     put_in_place(code, tmp_path, monkeypatch)
     for number in range(3):
