@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -14,7 +16,11 @@ from glu_bench.errors import ConfigError
 from glu_bench.ffn.feedforward import FeedForward
 from glu_bench.ffn.formula import list_variants, load_variant
 from glu_bench.ffn.matching import MAX_RESIDUAL, Receipt, check_receipt, count_ffn_params, match_width
-from tests.conftest import REPO, Command, Train
+from glu_bench.runs.record import write_record
+from glu_bench.study import sweep
+from glu_bench.study.plan import Plan, PlannedRun
+from glu_bench.study.slots import Slot
+from tests.conftest import Command, Train
 
 SPECS = {name: load_variant(name).spec for name in list_variants()}
 
@@ -142,7 +148,17 @@ def test_the_command_line_refuses_an_unmatched_arm_unless_told(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(REPO))  # a sweep's runs are processes
+    told: list[tuple[str, ...]] = []
+
+    def start(plan: Plan, planned: PlannedRun, slot: Slot, extra_words: tuple[str, ...]) -> Any:
+        """A run of the sweep that is done at once."""
+        told.append(extra_words)
+        path = plan.run(planned).path
+        path.mkdir(parents=True)
+        write_record(path / "result.json", {"test_loss_nats": 1.0, "tokens_per_s": 1.0})
+        return subprocess.Popen(["true"], start_new_session=True)
+
+    monkeypatch.setattr(sweep, "_start", start)
     words = (verb, *UNMATCHED, *tiny_words, "--output-dir", str(tmp_path), "-q")
     ended = call_command(*words)
     assert ended.code == 2
@@ -150,8 +166,10 @@ def test_the_command_line_refuses_an_unmatched_arm_unless_told(
     for part in ("F=96", "-25.00%", "match.multiple_of", "--allow-unmatched"):
         assert part in line
     assert not (tmp_path / "runs").exists()
+    assert told == []
     ended = call_command(*words, "--allow-unmatched")
     assert ended.code == 0, ended.err
+    assert told == ([("--allow-unmatched",)] if verb == "sweep" else [])  # its runs are let through, too
 
 
 def test_the_record_tells_what_was_allowed(train: Train) -> None:
