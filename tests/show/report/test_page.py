@@ -278,6 +278,7 @@ def test_two_settings_are_two_sections_with_ids_of_their_own(make_plain: MakeRun
 def test_a_page_that_would_be_too_large_is_thinned_before_it_is_refused(
     make_plain: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "")  # most of a page, and the same in all
     runs = [make_plain(arm, 0, 2.0) for arm in ("gelu", "swiglu")]
     for run in runs:
         log_rows(run, 2.0, n_rows=400)
