@@ -25,7 +25,7 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize("n_seeds", [pytest.param(2, marks=SLOW), 3, pytest.param(5, marks=SLOW)])
 def test_blocked_family_wise_error_is_at_most_five_percent(n_seeds: int) -> None:
-    rng, n = np.random.default_rng(n_seeds), 600
+    rng, n = np.random.default_rng(n_seeds), 400
     wrong = sum(
         any(pair.separable for pair in judge_losses(draw(5, n_seeds, rng), "arm0").pairs) for _ in range(n)
     )
@@ -34,7 +34,7 @@ def test_blocked_family_wise_error_is_at_most_five_percent(n_seeds: int) -> None
 
 
 def test_blocked_error_against_the_baseline_is_at_most_five_percent() -> None:
-    rng, n = np.random.default_rng(11), 600
+    rng, n = np.random.default_rng(11), 400
     found = [judge_losses(draw(5, 3, rng), "arm0") for _ in range(n)]
     wrong = sum(any(row.verdict in ("better", "worse") for row in one.estimates) for one in found)
     assert 0 < wrong / n <= binomial_bounds(n, 0.05)[1]
@@ -42,7 +42,7 @@ def test_blocked_error_against_the_baseline_is_at_most_five_percent() -> None:
 
 @pytest.mark.parametrize("n_seeds", [3, pytest.param(4, marks=SLOW), pytest.param(8, marks=SLOW)])
 def test_welch_family_wise_error_is_at_most_five_percent(n_seeds: int) -> None:
-    rng, n = np.random.default_rng(n_seeds), 600
+    rng, n = np.random.default_rng(n_seeds), 400
     sds = (1.0, 2.0, 0.5, 1.0)
     wrong = 0
     for _ in range(n):
@@ -100,7 +100,7 @@ def test_the_interval_of_a_mean_covers_it_nineteen_times_in_twenty(n_seeds: int)
 
 
 def test_the_interval_of_a_difference_covers_it_nineteen_times_in_twenty() -> None:
-    rng, n = np.random.default_rng(2), 800
+    rng, n = np.random.default_rng(2), 400
     covered = 0
     for _ in range(n):
         pair = next(
