@@ -157,6 +157,7 @@ def test_what_is_not_there_is_named(fetch: Fetch) -> None:
     assert "Revision 'nosuch'" in refusal(fetch("data=wikitext2", "data.revision=nosuch"))
 
 
+@pytest.mark.slow
 def test_a_gated_dataset_says_what_to_do(fetch: Fetch) -> None:
     assert "accept its terms" in refusal(fetch("data=hub", "data.path=own/gated"))
 
