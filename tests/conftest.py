@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, settings
 
 from glu_bench import schema
 from glu_bench.config import load_config
+from glu_bench.ffn import activations, plugins
 from glu_bench.runs import environment
 from glu_bench.runs.folder import Run
 from glu_bench.train.events import Finished
@@ -209,9 +210,14 @@ def run_command(tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def call_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Runs glu-bench in this process, exit codes and streams as in a process of its own."""
+def call_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Runs glu-bench in this process, exit codes and streams as in a process of its own.
+
+    What a command's plugins brought is gone with the test.
+    """
     from glu_bench.cli.main import main
+
+    known, origins = dict(activations.ACTIVATIONS), dict(plugins._origins)
 
     def call(*words: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["glu-bench", *words])
@@ -224,4 +230,7 @@ def call_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
         out, err = capfd.readouterr()
         return Ended(code, out, err)
 
-    return call
+    yield call
+    for now, before in ((activations.ACTIVATIONS, known), (plugins._origins, origins)):
+        now.clear()
+        now.update(before)  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ from glu_bench.train.events import Event, Finished
 from glu_bench.train.loop import Job, Trainer
 from glu_bench.train.profile import Profiler, explain_complete
 from glu_bench.train.reports import write_run
-from glu_bench.train.stop import StopRequest
+from glu_bench.train.stop import StopRequest, explain_stop
 
 
 def train_run(
@@ -134,7 +134,13 @@ def train_run(
                 return
             (run.path / "failure.json").unlink(missing_ok=True)
             write_run(run.path)
-            with _note_failure(run), explain_unrepeatable(), ranks.explain_loss(), job.profiler:
+            with (
+                _note_failure(run),
+                explain_stop(stop),
+                explain_unrepeatable(),
+                ranks.explain_loss(),
+                job.profiler,
+            ):
                 reach("run.begin")
                 yield from Trainer(job).train(stop)
 

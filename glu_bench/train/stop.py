@@ -37,14 +37,34 @@ class StopRequest:
             return
         self.number = number
         if self.nothing_to_save:
-            name = signal.Signals(number).name
-            raise InterruptedRunError(f"stopped by {name}; the same command goes on", number)
+            raise _make_error(number)
 
     def obey(self, number: int, frame: FrameType | None) -> None:
         """The handler for the launcher of several ranks, which may repeat what a person told them."""
         if self.number is None:
             self.receive(ORDERS[signal.Signals(number)], frame)
             self._ordered = True
+
+
+@contextlib.contextmanager
+def explain_stop(request: StopRequest) -> Iterator[None]:
+    """What breaks by a signal's exception is the stop, whatever a library made of it: torch's compiler, say.
+
+    Raises: InterruptedRunError.
+    """
+    try:
+        yield
+    except InterruptedRunError:
+        raise
+    except Exception:
+        if request.number is None or not request.nothing_to_save:
+            raise
+        raise _make_error(request.number) from None
+
+
+def _make_error(number: int) -> InterruptedRunError:
+    name = signal.Signals(number).name
+    return InterruptedRunError(f"stopped by {name}; the same command goes on", number)
 
 
 @contextlib.contextmanager
@@ -56,7 +76,8 @@ def catch_signals(launched: bool = False) -> Iterator[StopRequest]:
     if launched:
         before |= {number: signal.signal(number, request.obey) for number in ORDERS}
     try:
-        yield request
+        with explain_stop(request):
+            yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

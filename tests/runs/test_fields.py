@@ -15,7 +15,7 @@ from glu_bench.runs.fields import (
     RESULT,
     SHOWN,
     STATE,
-    TUNED,
+    TUNING,
     check_fields,
 )
 from glu_bench.runs.folder import Run
@@ -55,7 +55,7 @@ def test_a_field_that_is_needed_must_be_there(name: str, finished_run: Run) -> N
 )
 def test_a_tuning_that_is_none_is_refused(runs: object) -> None:
     with pytest.raises(DataError, match="runs"):
-        check_fields(HERE, {"runs": runs}, {"runs": TUNED})
+        check_fields(HERE, {"runs": runs}, TUNING)
 
 
 def test_fields_that_nobody_knows_are_let_be() -> None:

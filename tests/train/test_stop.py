@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from glu_bench.errors import InterruptedRunError
+from glu_bench.runs.folder import Run
+from glu_bench.train import loop
+from glu_bench.train.run import train_run
 from glu_bench.train.stop import SIGNALS, StopRequest, catch_signals
+from tests.conftest import TinyConfig
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +38,45 @@ def test_a_signal_while_there_is_nothing_to_save_ends_at_once(number: int) -> No
     with catch_signals(), pytest.raises(InterruptedRunError) as caught:
         signal.raise_signal(number)
     assert caught.value.exit_code == 128 + number
+
+
+def break_by(number: int) -> NoReturn:
+    """As torch's compiler does: an exception of its own for whatever was raised in it."""
+    try:
+        signal.raise_signal(number)
+    except InterruptedRunError as error:
+        raise RuntimeError(f"backend raised {error}") from None
+    raise AssertionError("the signal raised nothing")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_stop_that_a_library_took_for_its_own_failure_is_a_stop(number: int) -> None:
+    with pytest.raises(InterruptedRunError) as caught, catch_signals():
+        break_by(number)
+    assert caught.value.exit_code == 128 + number
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_breaks_by_itself_is_no_stop(asked: bool) -> None:
+    def fail(stop: StopRequest) -> None:
+        if asked:
+            stop.nothing_to_save = False
+            signal.raise_signal(signal.SIGTERM)  # waits for the end of the step, which does not come
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"), catch_signals() as stop:
+        fail(stop)
+
+
+def test_a_run_stopped_inside_the_compiler_has_not_failed(
+    tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "make_decoder", lambda *rest: break_by(signal.SIGTERM))
+    with pytest.raises(InterruptedRunError), catch_signals() as stop:
+        list(train_run(tiny_config(), tmp_path, stop))
+    (run,) = (tmp_path / "runs").iterdir()
+    assert not (run / "failure.json").exists()
+    assert Run(run).status() == "interrupted"
 
 
 @pytest.mark.parametrize("number", SIGNALS)
