@@ -75,7 +75,8 @@ def publish(
             if not (run.path / "config.yaml").is_file() or run.outcome() not in ("complete", "diverged"):
                 left.append(planned.run_id)
                 continue
-            publish_run(run, folder, inspect(run) if part is plan else None)
+            is_own = part is plan  # no run of its tuning
+            publish_run(run, folder, inspect(run) if is_own else None, every_row=is_own)
             done.append(planned.run_id)
         copy_plan(part, folder)
     if as_json:

@@ -25,10 +25,13 @@ FORMAT_VERSION = 1
 Summary = Mapping[str, float | int | None]
 
 
-def publish_run(run: Run, output_dir: Path, inspection: Mapping[str, Any] | None) -> Path:
+def publish_run(
+    run: Run, output_dir: Path, inspection: Mapping[str, Any] | None, every_row: bool = True
+) -> Path:
     """The folder under `output_dir`/runs that the run was published to.
 
-    `inspection`: n_tokens and summary of its last checkpoint.
+    `inspection`: n_tokens and summary of its last checkpoint. Without `every_row` the log keeps
+    its first row and those of evaluations: what a tuning looks at.
     Raises: DataError for a run that has no outcome, or does not agree with its own checksums.
     """
     if run.outcome() not in ("complete", "diverged"):
@@ -39,8 +42,9 @@ def publish_run(run: Run, output_dir: Path, inspection: Mapping[str, Any] | None
     for name in AS_THEY_ARE:
         if (run.path / name).is_file():
             write_bytes(folder / name, (run.path / name).read_bytes())
-    rows = "".join(json.dumps(thin_row(row), ensure_ascii=False) + "\n" for row in run.rows())
-    write_text(folder / "metrics.jsonl", rows)
+    kept_rows = [thin_row(row) for row in run.rows() if every_row or _is_whole(row)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept_rows)
+    write_text(folder / "metrics.jsonl", lines)
     if inspection is not None:
         write_json(folder / "inspection.json", dict(inspection))
     kept = sorted(path.name for path in folder.iterdir() if path.name != FILE)
@@ -96,8 +100,13 @@ def read_published_summary(run: Run, n_tokens: int) -> Summary | None:
 
 def thin_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the log with six significant digits; lists by layer only of evaluations and the first step."""
-    whole = row.get("step") == 1 or "val_loss_nats" in row
+    whole = _is_whole(row)
     return {name: _round(value) for name, value in row.items() if whole or not isinstance(value, list)}
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether it is of the first step, or of an evaluation."""
+    return row.get("step") == 1 or "val_loss_nats" in row
 
 
 def _round(value: Any) -> Any:

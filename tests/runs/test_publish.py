@@ -41,6 +41,14 @@ def test_what_is_published_is_text_and_tells_the_same(published: Run, finished_r
     assert verify_run(published) == []
 
 
+def test_a_run_of_a_tuning_keeps_what_the_tuning_looks_at(finished_run: Run, tmp_path: Path) -> None:
+    thin = Run(publish_run(finished_run, tmp_path, None, every_row=False))
+    steps = [row["step"] for row in finished_run.rows() if row["step"] == 1 or "val_loss_nats" in row]
+    assert [row["step"] for row in thin.rows()] == steps
+    assert 1 < len(steps) < len(list(finished_run.rows()))
+    assert verify_run(thin) == []
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "result.json", "metrics.jsonl", "inspection.json"])
 def test_an_edited_file_is_found(name: str, published: Run) -> None:
     path = published.path / name
