@@ -80,7 +80,7 @@ def reproduce(
 
     Example: glu-bench reproduce shazeer2020 --scale pico --quick
 
-    Example: glu-bench reproduce shazeer2020 --from outputs/reference/shazeer2020-nano
+    Example: glu-bench reproduce shazeer2020 --from shazeer2020-nano
     """
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.show.console import make_stdout, print_json
