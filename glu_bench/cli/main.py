@@ -29,7 +29,7 @@ from glu_bench.errors import explain_end, show_controls
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug of glu-bench, with its traceback; 2 usage or configuration; 3 text or a run "
     "folder; 4 diverged; 5 runs of a sweep did not finish; 6 out of memory or disk; 7 a device is not there; "
-    "75 another process holds the run; 130, 143 stopped by a signal, the same command goes on."
+    "75 another process holds the run; 129, 130, 143 stopped by a signal, the same command goes on."
 )
 app = typer.Typer(
     name="glu-bench",

@@ -105,7 +105,7 @@ def reproduce(
     if from_sweep is not None:
         if settings or scale or quick or dry_run or name:
             raise ConfigError(
-                f"--from {from_sweep}: trains nothing, so no settings, --scale, --quick or --name"
+                f"--from {from_sweep}: trains nothing, so no settings, --scale, --quick, --name or --dry-run"
             )
         plan = find_plan(from_sweep, output_dir)
         result = judge_reproduction(found, column, read_finished(plan), config_dir)

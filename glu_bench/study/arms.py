@@ -144,17 +144,15 @@ def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRu
         for path in paths
         if not isinstance(path, PlannedRun)
     }
-    made: dict[tuple[str, str], dict[str, Any]] = {}  # by run and budget
+    made: dict[str, dict[str, dict[str, Any]]] = {}  # choices by run and budget
     for folder in sorted(folders):
         for tuned in list_tuned(folder):
-            made |= {(name, tuned.budget): choice for name, choice in tuned.runs.items()}
-    by_name: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for (name, budget), choice in made.items():
-        by_name.setdefault(name, []).append((budget, choice))
+            for name, choice in tuned.runs.items():
+                made.setdefault(name, {})[tuned.budget] = choice
     again = [
         replace(entry, tuned=tuple(choice["keys"]), edges=choice["edges"], budget=budget)
         for entry in entries
-        for budget, choice in by_name.get(entry.name, ())
+        for budget, choice in made.get(entry.name, {}).items()
     ]
     for entry in again:
         for key in entry.tuned:

@@ -38,9 +38,10 @@ SUPPORTED, NOT_SUPPORTED, NOT_SEPARABLE, NOT_MEASURED = (
 )
 EXACT_TOLERANCE = 0.005  # matching may leave counts that far apart
 RULE = (
-    "A claim predicts on which side of 0 (a ratio: of 1) a difference of arms lies: supported if it lies "
-    "there at 5 % after Holm over the tests of this table, not supported if on the other side, else not "
-    "separable. Intervals are of 95 %, each by itself. Counts and functions are exact and take none."
+    "A claim predicts on which side of 0 (a ratio: of 1; a share with a level in its row: of that) a "
+    "difference of arms lies: supported if it lies there at 5 % after Holm over the tests of this table, not "
+    "supported if on the other side, else not separable. Intervals are of 95 %, each by itself. Counts and "
+    "functions are exact and take none."
 )
 
 Summary = Mapping[str, float | int | None]

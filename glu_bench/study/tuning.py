@@ -96,8 +96,10 @@ class Tuning:
         Raises: DataError for an arm that finished nowhere.
         """
         for n_wider in range(MAX_WIDER + 1):
-            self.request = take_in(self.request, self.plan())
-            plan = self.plan()  # every value that there is at every seed of this request
+            plan = self.plan()
+            if (whole := take_in(self.request, plan)) != self.request:
+                self.request = whole
+                plan = self.plan()  # every value that there is at every seed of this request
             execute(plan)
             choices = choose_values(plan, self.request)
             further = widen(self.request, choices) if wider and n_wider < MAX_WIDER else None

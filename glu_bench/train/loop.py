@@ -65,6 +65,7 @@ class Trainer:
     """Model, optimiser and progress of one run; its events come from `train`."""
 
     def __init__(self, job: Job) -> None:
+        reach("run.begin")
         config, train, ranks, tokens = job.config, job.config.train, job.ranks, job.tokens
         self.job = job
         self.device = torch.device(train.device)

@@ -34,7 +34,7 @@ from glu_bench.errors import (
     InterruptedRunError,
     explain_memory,
 )
-from glu_bench.faults import name_run, reach
+from glu_bench.faults import name_run
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import check_receipt, match_width
 from glu_bench.ffn.plugins import find_plugins
@@ -112,11 +112,10 @@ def train_run(
             remarks=remarks,
             resume_inexact=resume_inexact,
             ranks=ranks,
-            profiler=Profiler(run.path if profile and ranks.writes else None, config, order),
+            profiler=Profiler(run.path if profile else None, config, order),
         )
         if not ranks.writes:
             if not ranks.share("folder"):  # rank 0 has entered the folder, and the run is not complete
-                reach("run.begin")
                 yield from Trainer(job).train(stop)
             return
         open_run(output_dir, config, facts)
@@ -141,7 +140,6 @@ def train_run(
                 ranks.explain_loss(),
                 job.profiler,
             ):
-                reach("run.begin")
                 yield from Trainer(job).train(stop)
 
 
