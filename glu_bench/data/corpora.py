@@ -7,7 +7,7 @@ chosen from the document's content.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,13 @@ from glu_bench.data.documents import choose_cut, list_files, list_stdlib, read_d
 from glu_bench.data.rows import ROW_FORMATS, read_rows, row_format
 from glu_bench.errors import DataError
 from glu_bench.files import sha256_file
+
+IsFull = Callable[[str], bool]  # of a split
+
+
+def never_full(split: str) -> bool:
+    """False: everything is wanted."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,8 @@ class FileCorpus:
         """The file, or how many there are."""
         return str(self.paths[0]) if len(self.paths) == 1 else f"{len(self.paths)} files"
 
-    def documents(self) -> Iterator[Document]:
-        """All documents, as a Hugging Face dataset streams them: nothing is copied to its cache.
+    def documents(self, is_full: IsFull = never_full) -> Iterator[Document]:
+        """All documents until train is full, as a Hugging Face dataset streams them: no copy in its cache.
 
         Raises: DataError, while reading, for what is not text.
         """
@@ -52,6 +59,8 @@ class FileCorpus:
 
         stream = IterableDataset.from_generator(_read_files, gen_kwargs={"corpus": self})
         for row in stream:
+            if is_full("train"):  # what is held out comes from the same stream
+                return
             yield Document(row["text"], None)
 
 
@@ -68,8 +77,8 @@ class HubCorpus:
         """The dataset's id."""
         return str(self.data.path)
 
-    def documents(self) -> Iterator[Document]:
-        """Train, then val and test if the dataset has splits of its own for them.
+    def documents(self, is_full: IsFull = never_full) -> Iterator[Document]:
+        """Train, then val and test if the dataset has splits of its own for them; each until it is full.
 
         Raises: DataError if the Hub, the dataset, a split or the column cannot be had.
         """
@@ -81,6 +90,8 @@ class HubCorpus:
             chosen = None if split == "train" and hashed else split
             waiting: str | None = None
             for text in hub.read_split(self.data, name):
+                if is_full(split):
+                    break
                 if self.data.rows == "documents":
                     if text:
                         yield Document(text, chosen)

@@ -261,7 +261,7 @@ def _limit(texts: Any, n_bytes: int) -> Any:
     n_done = 0
     for text in texts:
         yield text
-        n_done += len(text)
+        n_done += len(text.encode())
         if n_done >= n_bytes:
             return
 
@@ -275,11 +275,9 @@ def write_tokens(
 ) -> None:
     """Split a corpus into documents and write their tokens, until the splits are full."""
     waiting, n_chars = [], 0
-    for document in split_documents(corpus, data):
+    for document in split_documents(corpus, data, writer.is_full):
         assert document.split is not None
         if writer.is_full(document.split):
-            if document.split == "train" and data.val_split is None:
-                break  # held-out documents come from the same stream
             continue
         waiting.append(document)
         n_chars += len(document.text)

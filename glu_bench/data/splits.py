@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from glu_bench import schema
-from glu_bench.data.corpora import Corpus, Document, FileCorpus
+from glu_bench.data.corpora import Corpus, Document, FileCorpus, IsFull, never_full
 from glu_bench.files import sha256_bytes
 
 SPLITS = ("train", "val", "test")
@@ -21,14 +21,14 @@ def choose_split(digest: str, val_share: float, test_share: float) -> str:
     return "val" if position < test_share + val_share else "train"
 
 
-def split_documents(corpus: Corpus, data: schema.Data) -> Iterator[Document]:
-    """All documents of a corpus, each with its split.
+def split_documents(corpus: Corpus, data: schema.Data, is_full: IsFull = never_full) -> Iterator[Document]:
+    """All documents of a corpus, each with its split; of a split that is full no more is read.
 
     A small text may hash to an empty split; then its documents with the least digests become
     test and val, again a function of content alone.
     """
     ranked = _rank_small(corpus, data)
-    for number, document in enumerate(corpus.documents()):
+    for number, document in enumerate(corpus.documents(is_full)):
         if document.split is not None:
             yield document
         elif ranked is not None:

@@ -90,7 +90,7 @@ def evaluate_stream(
             continue
         tokens_BT = torch.from_numpy(windows.tokens_BT).to(device)
         targets_BT = torch.from_numpy(windows.targets_BT).to(device)
-        nats_BT = nats(tokens_BT, targets_BT).double().cpu().numpy()
+        nats_BT = nats(tokens_BT, targets_BT).cpu().double().numpy()
         nats_BT = nats_BT * windows.scored_BT
         sums.append(nats_BT.sum(axis=1))
         for total, weights_BT in zip(range(2), (nats_BT, windows.scored_BT), strict=True):

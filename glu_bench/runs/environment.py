@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -35,9 +36,7 @@ def read_environment(device: str, compiled: bool = False) -> dict[str, Any]:
     }
     depends = ["cpu", "cpu_capability", "n_threads", "versions.torch", "versions.numpy"]
     if device.startswith("cuda"):
-        facts["gpu"] = torch.cuda.get_device_name(device)
-        facts["cuda"] = torch.version.cuda
-        facts["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        facts |= _read_gpu(device)
         depends += ["gpu", "cuda", "cudnn"]
     elif compiled:
         facts["compiler"] = _read_compiler()
@@ -47,19 +46,35 @@ def read_environment(device: str, compiled: bool = False) -> dict[str, Any]:
     return facts
 
 
-def read_numerics() -> dict[str, Any]:
+def read_numerics(device: str = "cpu", compiled: bool = False) -> dict[str, Any]:
     """What changes the last bits of a sum in this process: a resume under other values is not exact."""
-    numerics = {
+    numerics: dict[str, Any] = {
+        "device": device.partition(":")[0],
         "n_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
     }
+    if device.startswith("cuda"):
+        numerics |= _read_gpu(device) if torch.cuda.is_available() else {}
+    else:
+        numerics["cpu"] = _read_cpu_name()
+        if compiled:
+            numerics["compiler"] = _read_compiler()
     used_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     if used_gpu and torch.are_deterministic_algorithms_enabled():
         numerics["deterministic"] = True  # other algorithms there, the same ones on a CPU
     return numerics
 
 
+def _read_gpu(device: str) -> dict[str, Any]:
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
+
+
+@functools.cache  # asked at every checkpoint
 def _read_compiler() -> str | None:
     """The first line of what the C++ compiler says of itself; torch.compile builds kernels with it."""
     named = os.environ.get("CXX")
@@ -80,6 +95,7 @@ def _find_version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _read_cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -114,7 +114,7 @@ FAILURE: dict[str, Kind] = {
     "step": COUNT,
 }
 STATE: dict[str, Kind] = {
-    **dict.fromkeys(("step", "tokens", "timed_tokens"), COUNT),
+    **dict.fromkeys(("step", "tokens", "timed_tokens", "peak_bytes"), COUNT),
     **dict.fromkeys(("elapsed_s", "timed_elapsed_s"), NUMBER),
     **dict.fromkeys(("first_loss_nats", "best_val_loss_nats"), _or_none(NUMBER)),
     "recent_losses_nats": list_of(NUMBER),

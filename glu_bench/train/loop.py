@@ -38,7 +38,7 @@ from glu_bench.train.optimizer import make_optimizer
 from glu_bench.train.profile import Profiler
 from glu_bench.train.progress import Progress, pack_state, pack_tensors, restore_progress
 from glu_bench.train.reports import write_step
-from glu_bench.train.result import collect_weights, make_result, write_blocks
+from glu_bench.train.result import collect_weights, find_peak_bytes, make_result, write_blocks
 from glu_bench.train.schedule import learning_rate
 from glu_bench.train.shards import make_shards
 from glu_bench.train.stop import StopRequest
@@ -83,7 +83,8 @@ class Trainer:
         self.progress = Progress()
         if checkpoint is not None:
             self.progress = restore_progress(
-                checkpoint, self.model, self.optimizer, job.resume_inexact, ranks
+                *(checkpoint, self.model, self.optimizer, job.resume_inexact, ranks),
+                compiled=train.compile == "true",
             )
         if ranks.writes:
             drop_rows_after(job.run.metrics_path, self.progress.step)
@@ -276,9 +277,10 @@ class Trainer:
             self._diverge(step, reason, "no checkpoint was written of this step")
         if ranks.writes:
             keep_rows(run.metrics_path)  # those of the steps that a resume will not repeat
-            packed = pack_state(self.progress, ranks)
-            n_kept = self.job.config.train.keep_checkpoints
-            save_checkpoint(run.checkpoints, run.run_id, step, weights, state, packed, n_kept)
+            train = self.job.config.train
+            self.progress.peak_bytes = find_peak_bytes(self.progress, train.device)
+            packed = pack_state(self.progress, self.device, train.compile == "true", ranks)
+            save_checkpoint(run.checkpoints, run.run_id, step, weights, state, packed, train.keep_checkpoints)
         # who is asked to stop must not be ended before the checkpoint is whole
         ranks.share(f"saved {step}")
 

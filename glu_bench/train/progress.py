@@ -35,6 +35,7 @@ class Progress:
     elapsed_s: float = 0.0
     timed_tokens: int = 0
     timed_elapsed_s: float = 0.0
+    peak_bytes: int = 0
     exact: bool = True
 
     @property
@@ -72,10 +73,11 @@ def restore_progress(
     optimizer: Optimizer,
     resume_inexact: bool,
     ranks: Ranks = ALONE,
+    compiled: bool = False,
 ) -> Progress:
     """Put a checkpoint back into model, optimiser and generators; returns the rest.
 
-    Raises: ConfigError if this process sums in another order (threads, instruction set, torch,
+    Raises: ConfigError if this process sums otherwise (device, threads, instruction set, torch, compiler,
     number of processes) and `resume_inexact` is not given; DataError if the checkpoint does not fit.
     """
     state = dict(checkpoint.state)
@@ -84,9 +86,10 @@ def restore_progress(
     if state["step"] != checkpoint.step:
         raise DataError(f"{where}: is of step {state['step']}, its folder of step {checkpoint.step}")
     exact = True
-    numerics = _ALONE | _numerics_of_process(ranks)
+    device = next(model.parameters()).device
+    numerics = _ALONE | _read_numerics(device, compiled, ranks)
     for name, here in numerics.items():
-        saved = state.pop(name, _ALONE.get(name))
+        saved = state.pop(name, _ALONE.get(name, here))  # older checkpoints know fewer names
         if saved != here:
             exact = False
             if not resume_inexact:
@@ -94,6 +97,7 @@ def restore_progress(
                     f"{checkpoint.path}: was trained with {name}={saved}, this process has {here}, "
                     "which changes the last bits; use the same, or --resume-inexact"
                 )
+    state = {name: value for name, value in state.items() if name not in _OF_DEVICES}
     load_weights(model, checkpoint.model, str(checkpoint.path))
     generators = {name: t for name, t in checkpoint.optimizer.items() if name.startswith("generator/")}
     unpack_optimizer(
@@ -104,7 +108,7 @@ def restore_progress(
             if name == ranks.name("generator/cpu"):
                 torch.set_rng_state(tensor)
             elif name == ranks.name("generator/cuda") and torch.cuda.is_available():
-                torch.cuda.set_rng_state(tensor)
+                torch.cuda.set_rng_state(tensor, device)
     except (RuntimeError, TypeError) as error:  # of another size, or of another dtype
         raise DataError(f"{checkpoint.path}: not a random generator ({error})") from None
     try:
@@ -133,15 +137,20 @@ def pack_tensors(model: Decoder, optimizer: Optimizer, ranks: Ranks = ALONE) -> 
     return packed
 
 
-def pack_state(progress: Progress, ranks: Ranks = ALONE) -> dict[str, Any]:
+def pack_state(
+    progress: Progress, device: torch.device, compiled: bool, ranks: Ranks = ALONE
+) -> dict[str, Any]:
     """What a checkpoint keeps as JSON: progress, and what changes the last bits here."""
-    return dataclasses.asdict(progress) | _numerics_of_process(ranks)
+    return dataclasses.asdict(progress) | _read_numerics(device, compiled, ranks)
 
 
 # what a state that does not say so was made with
 _ALONE = {"n_ranks": 1, "parallel": "single", "deterministic": False}
+# facts of one kind of device, which another has no counterpart of; "device" itself is compared
+_OF_DEVICES = ("cpu", "compiler", "gpu", "cuda", "cudnn")
 
 
-def _numerics_of_process(ranks: Ranks) -> dict[str, Any]:
+def _read_numerics(device: torch.device, compiled: bool, ranks: Ranks) -> dict[str, Any]:
     """What changes the last bits of a sum: a resume under other values is not exact."""
-    return read_numerics() | ({"n_ranks": ranks.size, "parallel": ranks.mode} if ranks.size > 1 else {})
+    in_ranks = {"n_ranks": ranks.size, "parallel": ranks.mode} if ranks.size > 1 else {}
+    return read_numerics(str(device), compiled) | in_ranks

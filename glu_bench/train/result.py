@@ -102,7 +102,7 @@ def make_result(
         "tokens_per_s": progress.tokens_per_s,
         "mfu": find_utilisation(config.train, counts, progress, ranks.size),
         "elapsed_s": progress.elapsed_s,
-        "peak_bytes": read_peak_bytes(config.train.device),
+        "peak_bytes": find_peak_bytes(progress, config.train.device),
         "hidden_rms_at_init": hidden_rms,  # a layer each
         "exact": progress.exact,
         "window": config.model.seq_len,
@@ -124,6 +124,11 @@ def find_utilisation(train: schema.Train, counts: Counts, progress: Progress, n_
     if peak is None or progress.tokens_per_s is None:
         return None
     return counts.flops_per_token * progress.tokens_per_s / (n_devices * peak)
+
+
+def find_peak_bytes(progress: Progress, device: str) -> int:
+    """Greatest memory in use, in bytes, of this process and of those that trained before it."""
+    return max(progress.peak_bytes, read_peak_bytes(device))
 
 
 def read_peak_bytes(device: str) -> int:

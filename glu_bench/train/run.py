@@ -40,6 +40,7 @@ from glu_bench.ffn.matching import check_receipt, match_width
 from glu_bench.ffn.plugins import find_plugins
 from glu_bench.files import dump_json, hold_lock, remove_strays, write_json
 from glu_bench.ranks import ALONE, Ranks
+from glu_bench.runs.checkpoint import list_checkpoints
 from glu_bench.runs.environment import read_environment
 from glu_bench.runs.folder import Run, keep_tokenizer, make_run_id, open_run, restart_run
 from glu_bench.train.events import Event, Finished
@@ -132,6 +133,8 @@ def train_run(
                 yield Finished(run=run, record=run.result(), reused=True, profile=shown)
                 return
             (run.path / "failure.json").unlink(missing_ok=True)
+            if not list_checkpoints(run.checkpoints):  # nothing is left of who entered the folder first
+                write_json(run.path / "environment.json", facts)
             write_run(run.path)
             with (
                 _note_failure(run),

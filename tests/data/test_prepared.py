@@ -9,13 +9,15 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from glu_bench.data import prepared
+from glu_bench import schema
+from glu_bench.config import load_config
+from glu_bench.data import hub, prepared
 from glu_bench.data.corpora import find_corpus
 from glu_bench.data.prepared import TokenSet, prepare_tokens, whole_stream
 from glu_bench.data.splits import SPLITS, choose_split
@@ -293,3 +295,26 @@ def test_the_disk_is_estimated(words: tuple[str, ...], n_bytes: int, tiny_config
     config = tiny_config(*words)
     corpus = dataclasses.replace(find_corpus(config.data), n_bytes=1_000_000)
     assert prepared.estimate_disk(config, corpus) == n_bytes
+
+
+@pytest.mark.parametrize("own", [("val",), ("test",), ("val", "test")])
+def test_a_split_that_is_full_is_read_no_further(
+    own: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Splits of the dataset's own come after train, however long that is."""
+    read: dict[str, int] = {}
+
+    def read_split(data: schema.Data, name: str) -> Iterator[str]:
+        for number in range(100_000):
+            read[name] = number
+            yield f"{name} {number} " + "x" * 2_000
+
+    monkeypatch.setenv("GLU_BENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "read_split", read_split)
+    words = [f"data.{split}_split={split}_rows" for split in own]
+    config = load_config(["data=hub", "data.path=o/d", "data.column=text", "data.max_tokens=100_000", *words])
+    counts = prepare_tokens(config).manifest["splits"]
+    assert set(read) == {"train", *(f"{split}_rows" for split in own)}
+    assert max(read.values()) < 2_000  # of 100,000: a batch of a million characters is read ahead
+    assert 100_000 <= counts["train"]["n_tokens"] < 103_000
+    assert all(counts[split]["n_tokens"] > 0 for split in ("val", "test"))

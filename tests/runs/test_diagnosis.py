@@ -160,7 +160,7 @@ def test_other_instructions_than_the_checkpoints_are_said(
 ) -> None:
     leave_unfinished(copied)
     here = {"cpu_capability": "ELSE", "torch": "0.0", "n_threads": 1}
-    monkeypatch.setattr("glu_bench.runs.diagnosis.read_numerics", lambda: here)
+    monkeypatch.setattr("glu_bench.runs.diagnosis.read_numerics", lambda *_: here)
     mend = diagnose(copied).mends[0]
     assert "--resume-inexact" in mend.command
     assert "is ELSE" in mend.effect

@@ -16,6 +16,8 @@ import torch
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import prepare_tokens
 from glu_bench.errors import ConfigError, DataError, InterruptedRunError
+from glu_bench.files import sha256_file
+from glu_bench.runs import environment
 from glu_bench.runs.checkpoint import list_checkpoints
 from glu_bench.runs.folder import Run, list_runs
 from glu_bench.train import loop, progress
@@ -36,6 +38,17 @@ def without_times(record: dict[str, Any]) -> dict[str, Any]:
 def only_run(output_dir: Path) -> Run:
     (run,) = list_runs(output_dir)
     return run
+
+
+def edit_state(run: Run, **values: Any) -> None:
+    """Put values into its last checkpoint's state, without those that are None; its checksum is put right."""
+    path = list_checkpoints(run.checkpoints)[-1]
+    state = path / "state.json"
+    edited = {**json.loads(state.read_text()), **values}
+    state.write_text(json.dumps({name: edited[name] for name in edited if values.get(name, "") is not None}))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["sha256"]["state.json"] = sha256_file(state)
+    (path / "manifest.json").write_text(json.dumps(manifest))
 
 
 def rows_of(output_dir: Path) -> list[dict[str, Any]]:
@@ -324,6 +337,52 @@ def test_another_instruction_set_is_refused(
     assert run.status() == "interrupted"  # it is the command that failed
 
 
+@pytest.mark.parametrize(("reader", "name"), [("_read_cpu_name", "cpu"), ("_read_compiler", "compiler")])
+def test_another_processor_or_compiler_is_refused(
+    train: Train, monkeypatch: pytest.MonkeyPatch, reader: str, name: str
+) -> None:
+    monkeypatch.setattr(progress, "read_numerics", lambda device, _: environment.read_numerics(device, True))
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(3))
+    monkeypatch.setattr(environment, reader, lambda: "another")
+    with pytest.raises(ConfigError, match=f"with {name}=.*, this process has another"):
+        train()
+    assert train(resume_inexact=True)["exact"] is False
+
+
+def test_another_kind_of_device_is_refused_and_its_facts_are_no_part_of_progress(
+    train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(3))
+    edit_state(only_run(tmp_path), device="cuda", gpu="H100", cuda="13", cudnn=9)
+    with pytest.raises(ConfigError, match="device=cuda, this process has cpu"):
+        train()
+    assert train(resume_inexact=True)["exact"] is False
+
+
+def test_a_checkpoint_that_does_not_know_a_name_is_taken_for_made_here(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(3))
+    edit_state(only_run(tmp_path), device=None, cpu=None, peak_bytes=None)
+    assert train()["exact"] is True
+
+
+def test_the_memory_of_who_trained_before_counts(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(3))
+    edit_state(only_run(tmp_path), peak_bytes=10**15)
+    assert train()["peak_bytes"] == 10**15
+
+
+@pytest.mark.usefixtures("_one_thread_after")
+def test_a_run_begun_anew_names_the_threads_it_is_trained_with(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(stop=StopAt(3))
+    train("train.threads=2", restart=True)
+    assert only_run(tmp_path).environment()["n_threads"] == 2
+
+
 def test_a_run_once_inexact_stays_so(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InterruptedRunError):
         train(stop=StopAt(2))
@@ -353,14 +412,7 @@ def test_times_on_disk_and_a_clock_set_back_do_not_matter(
 def test_state_that_this_version_does_not_know_is_refused(train: Train, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         train(stop=StopAt(1))
-    (path,) = list_checkpoints(only_run(tmp_path).checkpoints)
-    state = path / "state.json"
-    state.write_text(json.dumps({**json.loads(state.read_text()), "_target_": "os.system"}))
-    manifest = json.loads((path / "manifest.json").read_text())
-    from glu_bench.files import sha256_file
-
-    manifest["sha256"]["state.json"] = sha256_file(state)
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    edit_state(only_run(tmp_path), _target_="os.system")
     with pytest.raises(DataError, match=r"state\.json"):
         train()
 
