@@ -12,7 +12,15 @@ from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.folder import Run
 from glu_bench.stats.fit import MIN_BUDGETS, TRUSTED, PowerLaw, fit_power_law
 from glu_bench.stats.speedup import Speedup, measure_speedup
-from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entry, setting_of
+from glu_bench.study.arms import (
+    Entry,
+    Setting,
+    add_tuned,
+    describe_setting,
+    group_by_setting,
+    name_arms,
+    read_entry,
+)
 from glu_bench.study.compare import choose_baseline
 from glu_bench.study.plan import PlannedRun
 from glu_bench.study.recall import recall_words
@@ -125,11 +133,7 @@ def fit_entries(
     Raises: ConfigError if no arm has enough, with what to run; or if the baseline is no arm.
     """
     axis = AXES[over]
-    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
-    for entry in sorted(entries, key=lambda each: each.name):
-        setting = setting_of(entry, arm_keys)
-        key = tuple((name, repr(setting[name])) for name in sorted(setting) if name not in axis.keys)
-        groups.setdefault(key, []).append(entry)
+    groups = group_by_setting(sorted(entries, key=lambda each: each.name), arm_keys, axis.keys)
     counts = {key: _count_points(members, split, axis) for key, members in groups.items()}
     shown = {key: members for key, members in groups.items() if max(counts[key].values()) >= MIN_BUDGETS}
     if not shown:
@@ -277,9 +281,7 @@ def _measure_last(base: Sequence[Entry], own: Sequence[Entry], split: str) -> Sp
 
 
 def _say_what_to_run(
-    groups: Mapping[tuple[tuple[str, str], ...], list[Entry]],
-    counts: Mapping[tuple[tuple[str, str], ...], dict[str, int]],
-    over: str,
+    groups: Mapping[Setting, list[Entry]], counts: Mapping[Setting, dict[str, int]], over: str
 ) -> str:
     """That no arm has enough points, and a sweep that would give them."""
     what = "sizes" if over == "params" else "budgets"
