@@ -11,7 +11,7 @@ from glu_bench import schema
 from glu_bench.errors import DataError
 from glu_bench.runs.difference import ABOUT_DATA
 from glu_bench.runs.folder import Run
-from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entry
+from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entries
 from glu_bench.study.compare import Comparison
 from glu_bench.study.plan import PlannedRun
 from glu_bench.study.recall import Known, recall_words
@@ -68,7 +68,7 @@ def collect_backgrounds(
     """
     runs = {run.path.name: run for run in found if isinstance(run, Run)}
     planned = {run.run_id: run for run in found if isinstance(run, PlannedRun)}
-    entries = name_arms(add_tuned([read_entry(run) for run in found], found), arm_keys)
+    entries = name_arms(add_tuned(read_entries(found), found), arm_keys)
     behind: list[list[Member]] = [[] for _ in tables]
     remarks: list[list[str]] = [[] for _ in tables]
     known = Known()

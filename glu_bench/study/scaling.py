@@ -19,7 +19,7 @@ from glu_bench.study.arms import (
     describe_setting,
     group_by_setting,
     name_arms,
-    read_entry,
+    read_entries,
 )
 from glu_bench.study.compare import choose_baseline
 from glu_bench.study.plan import PlannedRun
@@ -113,7 +113,7 @@ def fit_scaling(
     predict: Sequence[float] = (),
 ) -> list[Scaling]:
     """The laws of runs, as `fit_entries` finds them."""
-    entries = name_arms(add_tuned([read_entry(run) for run in paths], paths), arm_keys)
+    entries = name_arms(add_tuned(read_entries(paths), paths), arm_keys)
     return fit_entries(entries, over=over, baseline=baseline, split=split, arm_keys=arm_keys, predict=predict)
 
 
