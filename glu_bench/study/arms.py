@@ -17,7 +17,7 @@ from glu_bench.files import dump_json
 from glu_bench.runs.fields import COMPARED
 from glu_bench.runs.folder import Run, find_run, list_runs
 from glu_bench.study.plan import Plan, PlannedRun, find_plan, find_sweep_folder, load_plan
-from glu_bench.study.tuning import list_tuned
+from glu_bench.study.tuning import list_tunings
 
 Setting = tuple[tuple[str, str], ...]  # keys and, as text, their values
 
@@ -148,9 +148,9 @@ def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRu
     }
     made: dict[str, dict[str, dict[str, Any]]] = {}  # choices by run and budget
     for folder in sorted(folders):
-        for tuned in list_tuned(folder):
-            for name, choice in tuned.runs.items():
-                made.setdefault(name, {})[tuned.budget] = choice
+        for tuning in list_tunings(folder):
+            for name, choice in tuning.runs.items():
+                made.setdefault(name, {})[tuning.budget] = choice
     again = [
         replace(entry, tuned=tuple(choice["keys"]), edges=choice["edges"], budget=budget)
         for entry in entries

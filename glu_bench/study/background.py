@@ -16,7 +16,7 @@ from glu_bench.study.compare import Comparison
 from glu_bench.study.plan import PlannedRun
 from glu_bench.study.recall import Known, recall_words
 from glu_bench.study.traces import Log, list_profiles, read_log
-from glu_bench.study.tuning import Choice, list_choices
+from glu_bench.study.tuning import RecordedTuning, list_tunings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +37,12 @@ class Member:
     log: Log
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """One recorded tuning that chose values for runs of a table."""
-
-    sweep_id: str
-    choices: list[Choice]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Background:
     """All runs behind one table, by arm and seed, and what there is to say about them."""
 
     members: list[Member]
-    tunings: list[Tuning] = field(default_factory=list)
+    tunings: list[RecordedTuning] = field(default_factory=list)  # that chose values for runs of the table
     remarks: list[str] = field(default_factory=list)
 
 
@@ -83,13 +75,13 @@ def collect_backgrounds(
             member = _make_planned(entry, planned[entry.name])
         behind[at].append(member)
     folders = sorted({run.path.resolve().parent.parent for run in runs.values()})
-    tunings = [tuning for folder in folders for tuning in list_choices(folder)]
+    tunings = [tuning for folder in folders for tuning in list_tunings(folder)]
     made = []
     for table, members, said in zip(tables, behind, remarks, strict=True):
         rank = {arm.arm: at for at, arm in enumerate(table.arms)}
         members.sort(key=lambda member: (rank[member.arm], member.seed, member.run_id))
         ids = {member.run_id for member in members}
-        own = [Tuning(sweep_id, choices) for sweep_id, runs_made, choices in tunings if runs_made & ids]
+        own = [tuning for tuning in tunings if tuning.runs.keys() & ids]
         made.append(Background(members=members, tunings=own, remarks=said))
     return made
 

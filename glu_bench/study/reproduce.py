@@ -10,7 +10,6 @@ from pathlib import Path
 from glu_bench.config import expand_grid, read_variant
 from glu_bench.errors import ConfigError
 from glu_bench.files import sha256_bytes
-from glu_bench.runs.record import read_record
 from glu_bench.stats.blocked import Losses
 from glu_bench.stats.concordance import Concordance, find_concordance
 from glu_bench.stats.findings import Findings, judge_losses, judge_means, judge_summaries
@@ -153,7 +152,7 @@ def read_finished(plan: Plan) -> Finished:
     Raises: ConfigError for several runs of one arm and seed, of which none is the one to take.
     """
     record = plan.folder / tuning.FILE
-    made = read_record(record)["runs"] if record.exists() else None
+    made = tuning.load_tuning(record).runs if record.exists() else None
     losses: dict[str, dict[int, float]] = {}
     n_planned: dict[str, int] = {}
     n_diverged: dict[str, int] = {}

@@ -240,25 +240,50 @@ def copy_plan(plan: Plan, output_dir: Path) -> None:
             write_bytes(folder / name, (plan.folder / name).read_bytes())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """What a recorded tuning made: the runs at its choices, by id."""
+@dataclass(frozen=True)
+class RecordedTuning:
+    """What a sweep's tuning.json says: what was tried, what each arm chose, and the runs at these choices."""
 
+    sweep_id: str
     budget: str  # the grid and the seeds in words: arms tuned alike can be compared
-    runs: dict[str, dict[str, Any]]  # keys that were chosen, and which ended the grid on which side
+    runs: dict[str, dict[str, Any]]  # by id: keys that were chosen, and which ended the grid on which side
+    choices: list[Choice]
 
 
-def list_tuned(output_dir: Path) -> list[Tuned]:
-    """Every recorded tuning.
+def load_tuning(path: Path) -> RecordedTuning:
+    """The tuning in a tuning.json.
 
-    Raises: DataError for a record that is broken or was edited.
+    Raises: DataError for a record that is broken, was edited, or is no tuning's.
     """
-    found = []
-    for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
-        record = read_record(path)
-        check_fields(path, record, TUNING, ("runs", "tuned", "seeds"))
-        found.append(Tuned(budget=_say_budget(record["tuned"], record["seeds"]), runs=record["runs"]))
-    return found
+    record = read_record(path)
+    check_fields(path, record, TUNING | {"arms": list_of(CHOICE)}, ("runs", "tuned", "seeds", "arms"))
+    choices = [
+        Choice(
+            arm=arm["arm"],
+            chosen=arm["chosen"],
+            edges=arm["edges"],
+            curve=[
+                Point(
+                    values=point["values"],
+                    losses_nats=point["losses_nats"],
+                    n_planned=point["n_planned"],
+                    mean_loss_nats=point["mean_loss_nats"],
+                )
+                for point in arm["curve"]
+            ],
+        )
+        for arm in record["arms"]
+    ]
+    budget = _say_budget(record["tuned"], record["seeds"])
+    return RecordedTuning(path.parent.name, budget, record["runs"], choices)
+
+
+def list_tunings(output_dir: Path) -> list[RecordedTuning]:
+    """Every recorded tuning under an output folder, by the name of its sweep.
+
+    Raises: DataError as `load_tuning`.
+    """
+    return [load_tuning(path) for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}"))]
 
 
 def _say_budget(tuned: dict[str, list[str]], seeds: list[int]) -> str:
@@ -272,24 +297,6 @@ def _sort_values(values: Sequence[str]) -> list[str]:
         return [f"{number:g}" for number in sorted({float(value) for value in values})]
     except ValueError:
         return sorted(set(values))
-
-
-def list_choices(output_dir: Path) -> Iterator[tuple[str, set[str], list[Choice]]]:
-    """Each recorded tuning: its sweep, the ids of the runs it made, and every arm's curve.
-
-    Raises: DataError for a record that is broken or was edited.
-    """
-    for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
-        record = read_record(path)
-        check_fields(path, record, TUNING | {"arms": list_of(CHOICE)}, ("runs", "arms"))
-        try:
-            choices = [
-                Choice(**{**arm, "curve": [Point(**point) for point in arm["curve"]]})
-                for arm in record["arms"]
-            ]
-        except TypeError as error:
-            raise DataError(f"{path}: not a tuning ({error})") from None
-        yield path.parent.name, set(record["runs"]), choices
 
 
 def _choose(plan: Plan, request: Request, arm: str, cells: dict[tuple[str, ...], list[PlannedRun]]) -> Choice:

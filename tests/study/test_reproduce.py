@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from glu_bench.config import find_config_root
-from glu_bench.errors import ConfigError
+from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import write_json
 from glu_bench.runs.record import write_record
 from glu_bench.stats.concordance import Concordance
@@ -305,6 +305,13 @@ def test_what_a_plan_has_given_so_far(tiny_words: list[str], tmp_path: Path) -> 
 def test_a_sweep_of_several_settings_has_no_one_answer(tiny_words: list[str], tmp_path: Path) -> None:
     plan = make_plan([*tiny_words, "variant=gelu,swiglu", "match=params,width"], tmp_path, name="mine")
     with pytest.raises(ConfigError, match="mine has several runs of gelu at seed 0"):
+        read_finished(plan)
+
+
+def test_a_record_of_tuning_that_another_tool_wrote_is_refused(tiny_words: list[str], tmp_path: Path) -> None:
+    plan = make_plan([*tiny_words, "variant=gelu,swiglu"], tmp_path, name="mine")
+    write_record(plan.folder / "tuning.json", {"schema_version": 1, "best": {"optim.lr": 0.1}})
+    with pytest.raises(DataError, match=r"mine/tuning\.json: has no runs"):
         read_finished(plan)
 
 
