@@ -76,6 +76,11 @@ class Run:
         return str(self.environment().get("run_id", self.path.name))
 
     @property
+    def output_dir(self) -> Path:
+        """The output folder that it lies in, links followed."""
+        return self.path.resolve().parent.parent
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"

@@ -142,7 +142,7 @@ def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
 def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRun]) -> list[Entry]:
     """The entries, and again, for each budget of tuning, those that one made: exempt from what it chose."""
     folders = {
-        (path.path if isinstance(path, Run) else Path(path)).resolve().parent.parent
+        (path if isinstance(path, Run) else Run(Path(path))).output_dir
         for path in paths
         if not isinstance(path, PlannedRun)
     }

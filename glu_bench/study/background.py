@@ -74,7 +74,7 @@ def collect_backgrounds(
         else:
             member = _make_planned(entry, planned[entry.name])
         behind[at].append(member)
-    folders = sorted({run.path.resolve().parent.parent for run in runs.values()})
+    folders = sorted({run.output_dir for run in runs.values()})
     tunings = [tuning for folder in folders for tuning in list_tunings(folder)]
     made = []
     for table, members, said in zip(tables, behind, remarks, strict=True):

@@ -49,9 +49,14 @@ class Plan:
     folder: Path
     runs: list[PlannedRun]
 
+    @property
+    def output_dir(self) -> Path:
+        """The output folder that it lies in, with its runs."""
+        return self.folder.parent.parent
+
     def run(self, planned: PlannedRun) -> Run:
         """The folder of a planned run, there or not."""
-        return Run(self.folder.parent.parent / "runs" / planned.run_id)
+        return Run(self.output_dir / "runs" / planned.run_id)
 
 
 def make_plan(
@@ -105,7 +110,7 @@ def plan_cells(
     if "/" in sweep_id or sweep_id.startswith("."):
         raise ConfigError(f"--name {sweep_id}: a plain folder name, without '/' or a leading '.'")
     plan = Plan(sweep_id, output_dir / "sweeps" / sweep_id, runs)
-    if (plan.folder / "plan.json").exists():
+    if has_plan(output_dir, sweep_id):
         before = load_plan(plan.folder).runs
         known = {planned.run_id for planned in before}
         new = [planned for planned in runs if planned.run_id not in known]
@@ -126,6 +131,11 @@ def plan_cells(
 def name_grid(run_ids: Sequence[str]) -> str:
     """The id of a sweep that was given no name: it stands for its runs, in their order."""
     return f"sweep-{sha256_bytes(dump_json({'runs': list(run_ids)}).encode())[:10]}"
+
+
+def has_plan(output_dir: Path, name: str) -> bool:
+    """Whether there is a sweep of that name under an output folder."""
+    return (output_dir / "sweeps" / name / "plan.json").exists()
 
 
 def load_plan(folder: Path) -> Plan:

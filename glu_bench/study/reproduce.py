@@ -21,7 +21,7 @@ from glu_bench.study import tuning
 from glu_bench.study.arms import describe_setting
 from glu_bench.study.card import Card, Column, Scale, find_column, spell_grid
 from glu_bench.study.compare import choose_baseline
-from glu_bench.study.plan import Plan, PlannedRun, load_plan
+from glu_bench.study.plan import Plan, PlannedRun, has_plan, load_plan
 
 RULES = (
     "contradicted: a pair that both sides separate stands in opposite order, or both gaps' 95 % intervals "
@@ -144,11 +144,10 @@ def check_protocol(protocol: ScaledSweep, output_dir: Path, config_dir: Path | N
     """
     free = {"seed", *(word.partition("=")[0] for word in protocol.tune)}
     name = protocol.name + ("-tune" if protocol.tune else "")
-    there = output_dir / "sweeps" / name
-    if not (there / "plan.json").exists():
+    if not has_plan(output_dir, name):
         return
     now = {_spell_arm(words, free) for words in expand_grid(protocol.words, config_dir)}
-    for planned in load_plan(there).runs:
+    for planned in load_plan(output_dir / "sweeps" / name).runs:
         if (before := _spell_arm(planned.words, free)) not in now:
             raise ConfigError(f"sweep {name} has other runs ({before}); choose another --name")
 

@@ -20,7 +20,7 @@ from glu_bench.files import make_folder, sha256_bytes, write_bytes
 from glu_bench.grid import load_grid, with_words
 from glu_bench.runs.fields import CHOICE, TUNING, check_fields, list_of
 from glu_bench.runs.record import read_record, write_record
-from glu_bench.study.plan import Plan, PlannedRun, load_plan, make_plan, plan_cells
+from glu_bench.study.plan import Plan, PlannedRun, has_plan, load_plan, make_plan, plan_cells
 
 FILE = "tuning.json"
 MAX_WIDER = 4  # times a grid is widened; by then it is 16 times as wide, or the model diverges
@@ -86,7 +86,7 @@ class Tuning:
             name=name,
             config_dir=self.config_dir,
             allow_unmatched=self.allow_unmatched,
-            extend=self._is_there(name),
+            extend=has_plan(self.output_dir, name),
             write=write,
         )
 
@@ -115,13 +115,10 @@ class Tuning:
             self.output_dir,
             name=self.name,
             allow_unmatched=self.allow_unmatched,
-            extend=self._is_there(self.name),
+            extend=has_plan(self.output_dir, self.name),
         )
         write_tuning(plan, self.request, choices)
         return plan
-
-    def _is_there(self, name: str) -> bool:
-        return (self.output_dir / "sweeps" / name / "plan.json").exists()
 
 
 def make_request(
