@@ -18,7 +18,7 @@ from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import dump_json, make_folder, sha256_bytes
 from glu_bench.grid import load_grid
-from glu_bench.runs.folder import Run, make_identity, make_run_id
+from glu_bench.runs.folder import Run, list_identity_facts, make_identity, make_run_id
 from glu_bench.runs.record import read_record, write_record
 
 if TYPE_CHECKING:
@@ -251,7 +251,6 @@ def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> tuple[str
     """The id that training this configuration will get, and what it stands for; texts are prepared once."""
     from glu_bench.data.prepared import prepare_tokens
     from glu_bench.device import resolve_train
-    from glu_bench.ffn.plugins import find_plugins
 
     train, _ = resolve_train(config.train)
     config = dataclasses.replace(config, train=train)
@@ -260,10 +259,5 @@ def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> tuple[str
     )
     if key not in prepared:
         prepared[key] = prepare_tokens(config)
-    tokens = prepared[key]
-    facts = {
-        "data_fingerprint": tokens.data_fingerprint,
-        "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
-        "plugins": find_plugins(config.variant),
-    }
+    facts = list_identity_facts(config, prepared[key])
     return make_run_id(config, facts), make_identity(config, facts)
