@@ -79,7 +79,7 @@ class Predicted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmCurve:
+class ArmLaw:
     """One arm over its budgets or sizes."""
 
     arm: str
@@ -98,7 +98,7 @@ class Scaling:
     over: str  # tokens, params or flops: the unit of every c
     split: str
     baseline: str
-    curves: list[ArmCurve]
+    curves: list[ArmLaw]
     left_out: list[str]
     warnings: list[str]
 
@@ -194,7 +194,7 @@ def _make_scaling(
     )
 
 
-def _rank(curve: ArmCurve, top: float) -> tuple[bool, float, str]:
+def _rank(curve: ArmLaw, top: float) -> tuple[bool, float, str]:
     if curve.law is None:
         return True, 0.0, curve.arm
     return False, float(curve.law.loss_at(top)), curve.arm
@@ -202,7 +202,7 @@ def _rank(curve: ArmCurve, top: float) -> tuple[bool, float, str]:
 
 def _make_curve(
     arm: str, own: Sequence[Entry], axis: Axis, split: str, predict: Sequence[float], speedup: Speedup | None
-) -> ArmCurve:
+) -> ArmLaw:
     points, _ = collect_losses(own, split, axis.measure)
     kept = points
     sizes = {tuple(repr(entry.identity.get(name)) for name in SIZE_KEYS) for entry in own}
@@ -231,7 +231,7 @@ def _make_curve(
         for point in points
     ]
     predictions = [_predict(law, c) for c in predict] if law else []
-    return ArmCurve(arm=arm, points=measured, law=law, why=why, predictions=predictions, speedup=speedup)
+    return ArmLaw(arm=arm, points=measured, law=law, why=why, predictions=predictions, speedup=speedup)
 
 
 def _predict(law: PowerLaw, c: float) -> Predicted:

@@ -27,7 +27,7 @@ MAX_WIDER = 4  # times a grid is widened; by then it is 16 times as wide, or the
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Tried:
     """One setting of the tuned keys for one arm."""
 
     values: dict[str, str]
@@ -43,7 +43,7 @@ class Choice:
     arm: str
     chosen: dict[str, str]
     edges: dict[str, str]  # tuned key to "low" or "high" where the best value ends the grid
-    curve: list[Point]
+    curve: list[Tried]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +260,7 @@ def load_tuning(path: Path) -> RecordedTuning:
             chosen=arm["chosen"],
             edges=arm["edges"],
             curve=[
-                Point(
+                Tried(
                     values=point["values"],
                     losses_nats=point["losses_nats"],
                     n_planned=point["n_planned"],
@@ -301,7 +301,7 @@ def _choose(plan: Plan, request: Request, arm: str, cells: dict[tuple[str, ...],
     for values, runs in cells.items():
         losses = [float(plan.run(p).result()["val_loss_nats"]) for p in runs if _is_finished(plan, p)]
         curve.append(
-            Point(
+            Tried(
                 values=dict(zip(request.tuned, values, strict=True)),
                 losses_nats=losses,
                 n_planned=len(runs),
