@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench.errors import GluBenchError
+from glu_bench.ffn.formula import CORE
 from glu_bench.runs.folder import Run
 from glu_bench.stats.contrast import Weighed, weigh_arms
 from glu_bench.stats.holm import adjust_holm
@@ -29,7 +30,6 @@ from glu_bench.study.claim_table import CLAIMS, DEEP, Claim, FactClaim, RunClaim
 from glu_bench.study.measures import Sources, Values
 from glu_bench.study.plan import PlannedRun
 
-EIGHT = ("relu", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu")
 SUPPORTED, NOT_SUPPORTED, NOT_SEPARABLE, NOT_MEASURED = (
     "supported",
     "not_supported",
@@ -116,10 +116,10 @@ def judge_claims(
 
 def _group(entries: Sequence[Entry], arm_keys: tuple[str, ...]) -> list[_Setting]:
     """Settings with the entries of the eight, in an order that inputs have no say in."""
-    groups = group_by_setting((entry for entry in entries if entry.arm in EIGHT), arm_keys)
+    groups = group_by_setting((entry for entry in entries if entry.arm in CORE), arm_keys)
     settings = []
     for _, members in sorted(groups.items()):
-        members.sort(key=lambda e: (EIGHT.index(e.arm), e.seed, e.name))
+        members.sort(key=lambda e: (CORE.index(e.arm), e.seed, e.name))
         one = members[0]
         tuned = one.tuned or (("optim.lr",) if "optim.lr" in arm_keys else ())
         name = describe_setting(one.identity, one.tuned)
