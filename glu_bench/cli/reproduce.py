@@ -203,7 +203,7 @@ def _plan(
     protocol: ScaledSweep, tuning: Tuning | None, output_dir: Path, config_dir: Path | None, write: bool
 ) -> Plan:
     """The tuning's plan, or without one that of the runs themselves."""
-    from glu_bench.study.plan import make_plan
+    from glu_bench.study.plan import has_plan, make_plan
 
     if tuning is not None:
         return tuning.plan(write=write)
@@ -212,7 +212,7 @@ def _plan(
         output_dir,
         name=protocol.name,
         config_dir=config_dir,
-        extend=(output_dir / "sweeps" / protocol.name / "plan.json").exists(),
+        extend=has_plan(output_dir, protocol.name),
         write=write,
     )
 

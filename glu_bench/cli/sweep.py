@@ -186,7 +186,7 @@ def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json:
         make_stderr().print(plain("timing a few steps of each shape …"))
     shapes = [configs[planned] for planned in pending]
     estimates = dict(zip(pending, estimate_runs(shapes, calibrate=not quiet), strict=True))
-    output_dir = str(plan.folder.parent.parent.resolve())
+    output_dir = str(plan.output_dir.resolve())
     listed, rows = [], []
     for planned in plan.runs:
         run, found = plan.run(planned), estimates.get(planned)

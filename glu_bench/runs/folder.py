@@ -31,6 +31,7 @@ from glu_bench.runs.fields import ENVIRONMENT, FAILURE, RESULT, check_fields
 from glu_bench.runs.record import read_record, read_rows
 
 if TYPE_CHECKING:
+    from glu_bench.data.prepared import TokenSet
     from glu_bench.data.tokenizers import Tokenizer
     from glu_bench.lm.decoder import Decoder
 
@@ -41,10 +42,21 @@ WRITTEN = (
 STATUSES = ("planned", "running", "complete", "diverged", "interrupted", "failed")
 
 
+def list_identity_facts(config: schema.Config, tokens: TokenSet) -> dict[str, Any]:
+    """What `make_identity` takes besides the configuration, as environment.json keeps it."""
+    from glu_bench.ffn.plugins import find_plugins  # torch is not waited for where runs are only read
+
+    return {
+        "data_fingerprint": tokens.data_fingerprint,
+        "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
+        "plugins": find_plugins(config.variant),
+    }
+
+
 def make_identity(config: schema.Config, facts: Mapping[str, Any]) -> dict[str, Any]:
     """All that determines a run's result, by dotted key.
 
-    `facts` are those of environment.json: data_fingerprint, tokenizer_fingerprint, plugins.
+    `facts` are those of `list_identity_facts`, from environment.json too.
     """
     plugins = [str(plugin["sha256"]) for plugin in facts.get("plugins", [])]
     return schema.select_identity(config) | {
@@ -74,6 +86,11 @@ class Run:
     def run_id(self) -> str:
         """The id the run was given: the folder's name, unless a person renamed the folder."""
         return str(self.environment().get("run_id", self.path.name))
+
+    @property
+    def output_dir(self) -> Path:
+        """The output folder that it lies in, links followed."""
+        return self.path.resolve().parent.parent
 
     @property
     def checkpoints(self) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from glu_bench.errors import DataError, show_controls
 from glu_bench.show.figure import check_figure, save_figure
 from glu_bench.study.compare import Comparison
-from glu_bench.study.curves import ArmCurve, Point
+from glu_bench.study.curves import ArmCurve, Evaluated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +32,8 @@ STYLES: tuple[Style, ...] = (  # dashes, so that a print in grey works too
 )
 BASELINE = "black"
 OTHERS = "0.75"
-_SECONDS: Callable[[Point], float | None] = attrgetter("elapsed_s")
-PANELS: tuple[tuple[str, Callable[[Point], float | None]], ...] = (
+_SECONDS: Callable[[Evaluated], float | None] = attrgetter("elapsed_s")
+PANELS: tuple[tuple[str, Callable[[Evaluated], float | None]], ...] = (
     ("training tokens", lambda point: float(point.tokens)),
     ("training FLOPs", lambda point: point.flops),
     ("seconds of training", _SECONDS),
@@ -110,7 +110,7 @@ def _draw_losses(
     axes: Axes,
     curves: Sequence[ArmCurve],
     looks: dict[str, _Look],
-    place: Callable[[Point], float | None],
+    place: Callable[[Evaluated], float | None],
 ) -> None:
     highest, lowest = [], []
     for curve in curves:

@@ -15,7 +15,7 @@ from glu_bench.show.numbers import fixed, si
 from glu_bench.show.tables import make_table
 from glu_bench.stats.fit import TRUSTED
 from glu_bench.stats.speedup import Speedup
-from glu_bench.study.scaling import AXES, ArmCurve, Scaling
+from glu_bench.study.scaling import AXES, ArmLaw, Scaling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +128,7 @@ def write_scaling_figure(path: Path, scalings: Sequence[Scaling]) -> None:
     save_figure(figure, path)
 
 
-def _draw(axes: Axes, curve: ArmCurve, color: str, marker: str) -> None:
+def _draw(axes: Axes, curve: ArmLaw, color: str, marker: str) -> None:
     import numpy as np
 
     for fitted in (True, False):

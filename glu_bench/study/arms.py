@@ -7,7 +7,7 @@ result.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from glu_bench.files import dump_json
 from glu_bench.runs.fields import COMPARED
 from glu_bench.runs.folder import Run, find_run, list_runs
 from glu_bench.study.plan import Plan, PlannedRun, find_plan, find_sweep_folder, load_plan
-from glu_bench.study.tuning import list_tuned
+from glu_bench.study.tuning import list_tunings
+
+Setting = tuple[tuple[str, str], ...]  # keys and, as text, their values
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,15 @@ def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
 def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRun]) -> list[Entry]:
     """The entries, and again, for each budget of tuning, those that one made: exempt from what it chose."""
     folders = {
-        (path.path if isinstance(path, Run) else Path(path)).resolve().parent.parent
+        (path if isinstance(path, Run) else Run(Path(path))).output_dir
         for path in paths
         if not isinstance(path, PlannedRun)
     }
     made: dict[str, dict[str, dict[str, Any]]] = {}  # choices by run and budget
     for folder in sorted(folders):
-        for tuned in list_tuned(folder):
-            for name, choice in tuned.runs.items():
-                made.setdefault(name, {})[tuned.budget] = choice
+        for tuning in list_tunings(folder):
+            for name, choice in tuning.runs.items():
+                made.setdefault(name, {})[tuning.budget] = choice
     again = [
         replace(entry, tuned=tuple(choice["keys"]), edges=choice["edges"], budget=budget)
         for entry in entries
@@ -161,15 +163,27 @@ def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRu
     return entries + again
 
 
-def setting_of(entry: Entry, arm_keys: Sequence[str]) -> dict[str, Any]:
-    """All that determines the run's result, less seed, arm, and what a tuning chose."""
-    exempt = set(entry.tuned)
+def setting_key(entry: Entry, arm_keys: Sequence[str], without: Collection[str] = ()) -> Setting:
+    """All that determines the run's result, less seed, arm, what a tuning chose, and the keys `without`."""
+    exempt = {*entry.tuned, *without}
     setting = {
         name: value
         for name, value in entry.identity.items()
         if name not in exempt and not _is_arm_key(name, arm_keys)
     }
-    return setting | ({"tuned": entry.budget} if entry.tuned else {})
+    if entry.tuned:
+        setting["tuned"] = entry.budget
+    return tuple((name, repr(setting[name])) for name in sorted(setting))
+
+
+def group_by_setting(
+    entries: Iterable[Entry], arm_keys: Sequence[str], without: Collection[str] = ()
+) -> dict[Setting, list[Entry]]:
+    """The entries of each setting in their order, by `setting_key`."""
+    groups: dict[Setting, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(setting_key(entry, arm_keys, without), []).append(entry)
+    return groups
 
 
 def _arm_of(entry: Entry, arm_keys: Sequence[str]) -> str:
@@ -208,7 +222,7 @@ def name_arms(entries: list[Entry], arm_keys: Sequence[str]) -> list[Entry]:
     return [rename(entry) for entry in entries]
 
 
-def first_difference(groups: dict[tuple[tuple[str, str], ...], list[Entry]]) -> str:
+def first_difference(groups: dict[Setting, list[Entry]]) -> str:
     """The first key by which two settings differ, with both values."""
     one, other = (dict(setting) for setting in list(groups)[:2])
     name = next(name for name in sorted({*one, *other}) if one.get(name) != other.get(name))

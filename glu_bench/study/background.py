@@ -11,12 +11,12 @@ from glu_bench import schema
 from glu_bench.errors import DataError
 from glu_bench.runs.difference import ABOUT_DATA
 from glu_bench.runs.folder import Run
-from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entry
+from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entries
 from glu_bench.study.compare import Comparison
 from glu_bench.study.plan import PlannedRun
 from glu_bench.study.recall import Known, recall_words
 from glu_bench.study.traces import Log, list_profiles, read_log
-from glu_bench.study.tuning import Choice, list_choices
+from glu_bench.study.tuning import RecordedTuning, list_tunings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +37,12 @@ class Member:
     log: Log
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """One recorded tuning that chose values for runs of a table."""
-
-    sweep_id: str
-    choices: list[Choice]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Background:
     """All runs behind one table, by arm and seed, and what there is to say about them."""
 
     members: list[Member]
-    tunings: list[Tuning] = field(default_factory=list)
+    tunings: list[RecordedTuning] = field(default_factory=list)  # that chose values for runs of the table
     remarks: list[str] = field(default_factory=list)
 
 
@@ -68,7 +60,7 @@ def collect_backgrounds(
     """
     runs = {run.path.name: run for run in found if isinstance(run, Run)}
     planned = {run.run_id: run for run in found if isinstance(run, PlannedRun)}
-    entries = name_arms(add_tuned([read_entry(run) for run in found], found), arm_keys)
+    entries = name_arms(add_tuned(read_entries(found), found), arm_keys)
     behind: list[list[Member]] = [[] for _ in tables]
     remarks: list[list[str]] = [[] for _ in tables]
     known = Known()
@@ -82,14 +74,14 @@ def collect_backgrounds(
         else:
             member = _make_planned(entry, planned[entry.name])
         behind[at].append(member)
-    folders = sorted({run.path.resolve().parent.parent for run in runs.values()})
-    tunings = [tuning for folder in folders for tuning in list_choices(folder)]
+    folders = sorted({run.output_dir for run in runs.values()})
+    tunings = [tuning for folder in folders for tuning in list_tunings(folder)]
     made = []
     for table, members, said in zip(tables, behind, remarks, strict=True):
         rank = {arm.arm: at for at, arm in enumerate(table.arms)}
         members.sort(key=lambda member: (rank[member.arm], member.seed, member.run_id))
         ids = {member.run_id for member in members}
-        own = [Tuning(sweep_id, choices) for sweep_id, runs_made, choices in tunings if runs_made & ids]
+        own = [tuning for tuning in tunings if tuning.runs.keys() & ids]
         made.append(Background(members=members, tunings=own, remarks=said))
     return made
 

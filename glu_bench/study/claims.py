@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench.errors import GluBenchError
+from glu_bench.ffn.formula import CORE
 from glu_bench.runs.folder import Run
 from glu_bench.stats.contrast import Weighed, weigh_arms
 from glu_bench.stats.holm import adjust_holm
 from glu_bench.stats.interval import ALPHA, find_interval, find_p
-from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entries, setting_of
+from glu_bench.study.arms import Entry, add_tuned, describe_setting, group_by_setting, name_arms, read_entries
 from glu_bench.study.claim_table import CLAIMS, DEEP, Claim, FactClaim, RunClaim, Stratum
 from glu_bench.study.measures import Sources, Values
 from glu_bench.study.plan import PlannedRun
 
-EIGHT = ("relu", "gelu", "swish", "glu", "bilinear", "reglu", "geglu", "swiglu")
 SUPPORTED, NOT_SUPPORTED, NOT_SEPARABLE, NOT_MEASURED = (
     "supported",
     "not_supported",
@@ -116,15 +116,10 @@ def judge_claims(
 
 def _group(entries: Sequence[Entry], arm_keys: tuple[str, ...]) -> list[_Setting]:
     """Settings with the entries of the eight, in an order that inputs have no say in."""
-    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
-    for entry in entries:
-        if entry.arm in EIGHT:
-            setting = setting_of(entry, arm_keys)
-            key = tuple((name, repr(value)) for name, value in sorted(setting.items()))
-            groups.setdefault(key, []).append(entry)
+    groups = group_by_setting((entry for entry in entries if entry.arm in CORE), arm_keys)
     settings = []
     for _, members in sorted(groups.items()):
-        members.sort(key=lambda e: (EIGHT.index(e.arm), e.seed, e.name))
+        members.sort(key=lambda e: (CORE.index(e.arm), e.seed, e.name))
         one = members[0]
         tuned = one.tuned or (("optim.lr",) if "optim.lr" in arm_keys else ())
         name = describe_setting(one.identity, one.tuned)

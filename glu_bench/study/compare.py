@@ -22,12 +22,13 @@ from glu_bench.stats.speedup import Speedup
 from glu_bench.stats.verdict import say_verdict
 from glu_bench.study.arms import (
     Entry,
+    Setting,
     add_tuned,
     describe_setting,
     first_difference,
+    group_by_setting,
     name_arms,
     read_entries,
-    setting_of,
 )
 from glu_bench.study.plan import PlannedRun
 from glu_bench.study.speedup import add_speedups, read_loss
@@ -113,13 +114,7 @@ def compare_runs(
         raise ConfigError(
             "no runs to compare; train some first: glu-bench sweep variant=gelu,swiglu seed=0,1"
         )
-    groups: Groups = {}
-    for entry in entries:
-        setting = {} if allow_mixed else setting_of(entry, arm_keys)
-        groups.setdefault(tuple((name, repr(value)) for name, value in sorted(setting.items())), []).append(
-            entry
-        )
-    groups = _drop_parts(groups)
+    groups = _drop_parts({(): entries} if allow_mixed else group_by_setting(entries, arm_keys))
     if refuse_mixed and len(groups) > 1:
         difference = first_difference(groups)
         raise ConfigError(f"the runs differ in more than {', '.join(arm_keys)}: {difference}; --allow-mixed")
@@ -146,10 +141,7 @@ def compare_runs(
     return add_speedups(made, entries, arm_keys)
 
 
-Groups = dict[tuple[tuple[str, str], ...], list[Entry]]  # by setting
-
-
-def _drop_parts(groups: Groups) -> Groups:
+def _drop_parts(groups: dict[Setting, list[Entry]]) -> dict[Setting, list[Entry]]:
     """The groups without those whose runs are all in one of tuned runs: the arms that chose alike."""
     tuned = [{entry.name for entry in members} for members in groups.values() if members[0].tuned]
     return {

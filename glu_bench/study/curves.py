@@ -15,7 +15,7 @@ from glu_bench.study.traces import HELD_OUT
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Evaluated:
     """An arm where every one of its runs was evaluated."""
 
     step: int
@@ -35,7 +35,7 @@ class ArmCurve:
 
     arm: str
     n_seeds: int
-    points: tuple[Point, ...]
+    points: tuple[Evaluated, ...]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def _read_arm(arm: Arm) -> dict[int, _Trace]:
     return by_seed
 
 
-def _make_point(tokens: int, by_seed: Mapping[int, _Trace], others: Mapping[int, _Trace], arm: Arm) -> Point:
+def _make_point(
+    tokens: int, by_seed: Mapping[int, _Trace], others: Mapping[int, _Trace], arm: Arm
+) -> Evaluated:
     places = [trace[tokens] for trace in by_seed.values()]
     losses = [place.loss_nats for place in places]
     differences = [
@@ -92,7 +94,7 @@ def _make_point(tokens: int, by_seed: Mapping[int, _Trace], others: Mapping[int,
         if tokens in others.get(seed, {})
     ]
     summary = summarise(differences) if differences else None
-    return Point(
+    return Evaluated(
         step=places[0].step,
         tokens=tokens,
         flops=None if arm.flops_per_token is None else float(tokens * arm.flops_per_token),

@@ -177,8 +177,7 @@ def _submit(
     launcher = make_launcher(launcher_words, folder, plan.sweep_id, run_job)
     commands = {run_id: [*planned.words, *extra_words] for run_id, planned in new.items()}
     logs = log_path(plan, next(iter(new.values()))).parent
-    output_dir = plan.folder.parent.parent
-    launch = write_launch(folder, launcher.engine, commands, output_dir, logs, run_timeout_s)
+    launch = write_launch(folder, launcher.engine, commands, plan.output_dir, logs, run_timeout_s)
     watch = _Watch(launch, is_submitting=True)
     threading.Thread(target=_launch, args=(launcher, watch), daemon=True).start()
     return watch

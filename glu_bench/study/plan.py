@@ -18,7 +18,7 @@ from glu_bench.config import load_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import dump_json, make_folder, sha256_bytes
 from glu_bench.grid import load_grid
-from glu_bench.runs.folder import Run, make_identity, make_run_id
+from glu_bench.runs.folder import Run, list_identity_facts, make_identity, make_run_id
 from glu_bench.runs.record import read_record, write_record
 
 if TYPE_CHECKING:
@@ -49,9 +49,14 @@ class Plan:
     folder: Path
     runs: list[PlannedRun]
 
+    @property
+    def output_dir(self) -> Path:
+        """The output folder that it lies in, with its runs."""
+        return self.folder.parent.parent
+
     def run(self, planned: PlannedRun) -> Run:
         """The folder of a planned run, there or not."""
-        return Run(self.folder.parent.parent / "runs" / planned.run_id)
+        return Run(self.output_dir / "runs" / planned.run_id)
 
 
 def make_plan(
@@ -105,7 +110,7 @@ def plan_cells(
     if "/" in sweep_id or sweep_id.startswith("."):
         raise ConfigError(f"--name {sweep_id}: a plain folder name, without '/' or a leading '.'")
     plan = Plan(sweep_id, output_dir / "sweeps" / sweep_id, runs)
-    if (plan.folder / "plan.json").exists():
+    if has_plan(output_dir, sweep_id):
         before = load_plan(plan.folder).runs
         known = {planned.run_id for planned in before}
         new = [planned for planned in runs if planned.run_id not in known]
@@ -126,6 +131,11 @@ def plan_cells(
 def name_grid(run_ids: Sequence[str]) -> str:
     """The id of a sweep that was given no name: it stands for its runs, in their order."""
     return f"sweep-{sha256_bytes(dump_json({'runs': list(run_ids)}).encode())[:10]}"
+
+
+def has_plan(output_dir: Path, name: str) -> bool:
+    """Whether there is a sweep of that name under an output folder."""
+    return (output_dir / "sweeps" / name / "plan.json").exists()
 
 
 def load_plan(folder: Path) -> Plan:
@@ -241,7 +251,6 @@ def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> tuple[str
     """The id that training this configuration will get, and what it stands for; texts are prepared once."""
     from glu_bench.data.prepared import prepare_tokens
     from glu_bench.device import resolve_train
-    from glu_bench.ffn.plugins import find_plugins
 
     train, _ = resolve_train(config.train)
     config = dataclasses.replace(config, train=train)
@@ -250,10 +259,5 @@ def _identify(config: schema.Config, prepared: dict[str, TokenSet]) -> tuple[str
     )
     if key not in prepared:
         prepared[key] = prepare_tokens(config)
-    tokens = prepared[key]
-    facts = {
-        "data_fingerprint": tokens.data_fingerprint,
-        "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
-        "plugins": find_plugins(config.variant),
-    }
+    facts = list_identity_facts(config, prepared[key])
     return make_run_id(config, facts), make_identity(config, facts)

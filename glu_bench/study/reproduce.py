@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from glu_bench.config import expand_grid, read_variant
-from glu_bench.errors import ConfigError
+from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import sha256_bytes
-from glu_bench.runs.record import read_record
 from glu_bench.stats.blocked import Losses
 from glu_bench.stats.concordance import Concordance, find_concordance
 from glu_bench.stats.findings import Findings, judge_losses, judge_means, judge_summaries
@@ -21,7 +21,7 @@ from glu_bench.study import tuning
 from glu_bench.study.arms import describe_setting
 from glu_bench.study.card import Card, Column, Scale, find_column, spell_grid
 from glu_bench.study.compare import choose_baseline
-from glu_bench.study.plan import Plan, load_plan
+from glu_bench.study.plan import Plan, PlannedRun, has_plan, load_plan
 
 RULES = (
     "contradicted: a pair that both sides separate stands in opposite order, or both gaps' 95 % intervals "
@@ -93,10 +93,20 @@ class Finished:
 
     losses: Losses
     n_planned: dict[str, int]
-    n_diverged: dict[str, int]
     tuned: dict[str, dict[str, str]]
     warnings: list[str]
     setting: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Taken:
+    """A planned run that counts, and what tuning chose for it."""
+
+    planned: PlannedRun
+    arm: str
+    seed: int
+    tuned: dict[str, str]
+    edges: list[tuple[str, str, str]]  # key, its value, and the end of the grid that this is
 
 
 def make_protocol(
@@ -134,11 +144,10 @@ def check_protocol(protocol: ScaledSweep, output_dir: Path, config_dir: Path | N
     """
     free = {"seed", *(word.partition("=")[0] for word in protocol.tune)}
     name = protocol.name + ("-tune" if protocol.tune else "")
-    there = output_dir / "sweeps" / name
-    if not (there / "plan.json").exists():
+    if not has_plan(output_dir, name):
         return
     now = {_spell_arm(words, free) for words in expand_grid(protocol.words, config_dir)}
-    for planned in load_plan(there).runs:
+    for planned in load_plan(output_dir / "sweeps" / name).runs:
         if (before := _spell_arm(planned.words, free)) not in now:
             raise ConfigError(f"sweep {name} has other runs ({before}); choose another --name")
 
@@ -150,54 +159,78 @@ def _spell_arm(words: Sequence[str], free: set[str]) -> str:
 def read_finished(plan: Plan) -> Finished:
     """Test losses by arm and seed of a plan's runs, those of its recorded tuning if it has one.
 
-    Raises: ConfigError for several runs of one arm and seed, of which none is the one to take.
+    Raises: ConfigError for several runs of one arm and seed, of which none is the one to take;
+    DataError for a record that is broken.
     """
-    record = plan.folder / tuning.FILE
-    made = read_record(record)["runs"] if record.exists() else None
+    taken = _take_runs(plan)
     losses: dict[str, dict[int, float]] = {}
-    n_planned: dict[str, int] = {}
-    n_diverged: dict[str, int] = {}
-    tuned: dict[str, dict[str, str]] = {}
-    warnings: dict[str, None] = {}
-    seen: set[tuple[str, int]] = set()
-    setting = ""
+    n_diverged: Counter[str] = Counter()
+    for each in taken:
+        run = plan.run(each.planned)
+        outcome = run.outcome()
+        loss = run.result(("test_loss_nats",))["test_loss_nats"] if outcome == "complete" else None
+        if loss is not None and math.isfinite(loss):
+            losses.setdefault(each.arm, {})[each.seed] = float(loss)
+        elif outcome in ("complete", "diverged"):
+            n_diverged[each.arm] += 1
+    n_planned = dict(Counter(each.arm for each in taken))
+    return Finished(
+        losses=losses,
+        n_planned=n_planned,
+        tuned={each.arm: each.tuned for each in taken},
+        warnings=[*_warn_of_edges(taken), *_warn_of_unfinished(losses, n_planned, n_diverged)],
+        setting=describe_setting(taken[0].planned.identity, tuple(taken[0].tuned)) if taken else "",
+    )
+
+
+def _take_runs(plan: Plan) -> list[_Taken]:
+    """The runs that count in the order of the plan: those that the recorded tuning made, or all."""
+    record = plan.folder / tuning.FILE
+    made = tuning.load_tuning(record).runs if record.exists() else None
+    taken: dict[tuple[str, int], _Taken] = {}
     for planned in plan.runs:
         if made is not None and planned.run_id not in made:
             continue  # of an earlier choice
-        arm = str(planned.identity["variant.name"])
-        chosen = made[planned.run_id] if made is not None else {"keys": [], "edges": {}}
-        values = dict(word.split("=", 1) for word in planned.words)
-        seed = int(planned.identity["seed"])
-        if (arm, seed) in seen:
+        arm, seed = str(planned.identity["variant.name"]), int(planned.identity["seed"])
+        if (arm, seed) in taken:
             raise ConfigError(
                 f"sweep {plan.sweep_id} has several runs of {arm} at seed {seed}: "
                 f"more varies than arms and seeds; glu-bench compare {plan.sweep_id}"
             )
-        seen.add((arm, seed))
-        tuned[arm] = {key: values[key] for key in chosen["keys"]}
-        for key, side in chosen["edges"].items():
-            warnings[f"{arm}: {key} {values[key]} by tuning, the {side} end of the grid: --widen"] = None
-        setting = setting or describe_setting(planned.identity, tuple(chosen["keys"]))
-        n_planned[arm] = n_planned.get(arm, 0) + 1
-        run = plan.run(planned)
-        outcome = run.outcome()
-        loss = run.result()["test_loss_nats"] if outcome == "complete" else None
-        if loss is not None and math.isfinite(loss):
-            losses.setdefault(arm, {})[seed] = float(loss)
-        elif outcome in ("complete", "diverged"):
-            n_diverged[arm] = n_diverged.get(arm, 0) + 1
+        chosen = made[planned.run_id] if made is not None else {"keys": [], "edges": {}}
+        values = dict(word.split("=", 1) for word in planned.words)
+        if unset := sorted({*chosen["keys"], *chosen["edges"]} - set(values)):
+            raise DataError(f"{record}: {planned.run_id} was tuned over {unset[0]}, which no word of it sets")
+        taken[arm, seed] = _Taken(
+            planned=planned,
+            arm=arm,
+            seed=seed,
+            tuned={key: values[key] for key in chosen["keys"]},
+            edges=[(key, values[key], side) for key, side in chosen["edges"].items()],
+        )
+    return list(taken.values())
+
+
+def _warn_of_edges(taken: Sequence[_Taken]) -> list[str]:
+    """A line for each arm and key whose best value ends its grid; the seeds of an arm say the same."""
+    lines = [
+        f"{each.arm}: {key} {value} by tuning, the {side} end of the grid: --widen"
+        for each in taken
+        for key, value, side in each.edges
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _warn_of_unfinished(
+    losses: Losses, n_planned: Mapping[str, int], n_diverged: Mapping[str, int]
+) -> list[str]:
+    lines = []
     for arm, n in n_planned.items():
-        if len(losses.get(arm, {})) < n:
+        n_finished = len(losses.get(arm, {}))
+        if n_finished < n:
             said = f", {n_diverged[arm]} diverged" if arm in n_diverged else ""
-            warnings[f"{arm}: {len(losses.get(arm, {}))} of {n} runs finished{said}"] = None
-    return Finished(
-        losses=losses,
-        n_planned=n_planned,
-        n_diverged=n_diverged,
-        tuned=tuned,
-        warnings=list(warnings),
-        setting=setting,
-    )
+            lines.append(f"{arm}: {n_finished} of {n} runs finished{said}")
+    return lines
 
 
 def judge_reproduction(
@@ -220,15 +253,9 @@ def judge_reproduction(
     gated = {arm for arm in column.arms if read_variant(arm, config_dir).gated}
     baseline = choose_baseline(list(ours_losses))  # of both sides
     published = _judge_published(column, baseline)
-    means = {arm: published_arm.mean for arm, published_arm in column.arms.items()}
     ours = judge_losses(ours_losses, baseline)
     has_noise = any(pair.p_raw is not None for pair in published.pairs)
-    told_apart = [
-        (pair.a, pair.b)
-        for pair in published.pairs
-        if (pair.separable if has_noise else means[pair.a] < means[pair.b])
-        and {pair.a, pair.b} <= set(ours_losses)
-    ]
+    told_apart = _list_told_apart(column, published, has_noise, set(ours_losses))
     concordance = find_concordance(told_apart, {e.arm: e.adjusted_loss_nats for e in ours.estimates})
     separable = {(pair.a, pair.b) for pair in ours.pairs if pair.separable}
     contradicted = [(a, b) for a, b in told_apart if has_noise and (b, a) in separable]
@@ -240,40 +267,19 @@ def judge_reproduction(
         contradicted=contradicted,
         signs=(published_gap.sign if published_gap else 0, ours_gap.sign if ours_gap else 0),
     )
-    warnings = [*finished.warnings, *ours.warnings]
-    if missing := [arm for arm in column.arms if arm not in ours_losses]:
-        warnings.append(f"without {', '.join(missing)}: no finished run")
-    if column.noise is not None:
-        warnings.append(f"published noise assumed, sd {column.noise.sd:g}: {column.noise.reason}")
-    elif not has_noise:
-        warnings.append("the card states no noise: every unequal pair counts, none can be contradicted")
     return Reproduction(
         card=card.name,
         title=card.title,
         source=card.source,
         column=name,
-        published=Side(
-            setting=f"{column.what}; {card.protocol}",
-            test=published.test if has_noise else "none, the card states no noise",
-            baseline=baseline,
-            arms=_make_rows(published, dict.fromkeys(column.arms, column.n), {}),
-            pairs=published.pairs,
-            gap=published_gap,
-        ),
-        ours=Side(
-            setting=finished.setting,
-            test=ours.test,
-            baseline=baseline,
-            arms=_make_rows(ours, finished.n_planned, finished.tuned),
-            pairs=ours.pairs,
-            gap=ours_gap,
-        ),
+        published=_make_published_side(card, column, published, has_noise, published_gap),
+        ours=_make_our_side(finished, ours, ours_gap),
         concordance=concordance,
         contradicted_pairs=contradicted,
         verdict=verdict,
         sentence="; ".join(reasons),
         rules=RULES,
-        warnings=warnings,
+        warnings=[*finished.warnings, *ours.warnings, *_list_remarks(column, ours_losses, has_noise)],
     )
 
 
@@ -327,6 +333,54 @@ def _find_published_gap(column: Column, gated: set[str], arms: set[str]) -> Gap 
     summaries = {arm: summary for arm, summary in _summaries(column).items() if arm in arms}
     noise = None if column.noise is None else (column.noise.sd, float(column.noise.df))
     return find_summary_gap(summaries, gated, noise)
+
+
+def _list_told_apart(
+    column: Column, published: Findings, has_noise: bool, arms: set[str]
+) -> list[tuple[str, str]]:
+    """Pairs of these arms that the published side orders, the lower loss first."""
+    means = {arm: row.mean for arm, row in column.arms.items()}
+    return [
+        (pair.a, pair.b)
+        for pair in published.pairs
+        if (pair.separable if has_noise else means[pair.a] < means[pair.b]) and {pair.a, pair.b} <= arms
+    ]
+
+
+def _make_published_side(
+    card: Card, column: Column, published: Findings, has_noise: bool, gap: Gap | None
+) -> Side:
+    return Side(
+        setting=f"{column.what}; {card.protocol}",
+        test=published.test if has_noise else "none, the card states no noise",
+        baseline=published.baseline,
+        arms=_make_rows(published, dict.fromkeys(column.arms, column.n), {}),
+        pairs=published.pairs,
+        gap=gap,
+    )
+
+
+def _make_our_side(finished: Finished, ours: Findings, gap: Gap | None) -> Side:
+    return Side(
+        setting=finished.setting,
+        test=ours.test,
+        baseline=ours.baseline,
+        arms=_make_rows(ours, finished.n_planned, finished.tuned),
+        pairs=ours.pairs,
+        gap=gap,
+    )
+
+
+def _list_remarks(column: Column, ours: Losses, has_noise: bool) -> list[str]:
+    """What is missing on our side, and what is assumed of the published one."""
+    remarks = []
+    if missing := [arm for arm in column.arms if arm not in ours]:
+        remarks.append(f"without {', '.join(missing)}: no finished run")
+    if column.noise is not None:
+        remarks.append(f"published noise assumed, sd {column.noise.sd:g}: {column.noise.reason}")
+    elif not has_noise:
+        remarks.append("the card states no noise: every unequal pair counts, none can be contradicted")
+    return remarks
 
 
 def _make_rows(

@@ -12,7 +12,15 @@ from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.folder import Run
 from glu_bench.stats.fit import MIN_BUDGETS, TRUSTED, PowerLaw, fit_power_law
 from glu_bench.stats.speedup import Speedup, measure_speedup
-from glu_bench.study.arms import Entry, add_tuned, describe_setting, name_arms, read_entry, setting_of
+from glu_bench.study.arms import (
+    Entry,
+    Setting,
+    add_tuned,
+    describe_setting,
+    group_by_setting,
+    name_arms,
+    read_entries,
+)
 from glu_bench.study.compare import choose_baseline
 from glu_bench.study.plan import PlannedRun
 from glu_bench.study.recall import recall_words
@@ -71,7 +79,7 @@ class Predicted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmCurve:
+class ArmLaw:
     """One arm over its budgets or sizes."""
 
     arm: str
@@ -90,7 +98,7 @@ class Scaling:
     over: str  # tokens, params or flops: the unit of every c
     split: str
     baseline: str
-    curves: list[ArmCurve]
+    curves: list[ArmLaw]
     left_out: list[str]
     warnings: list[str]
 
@@ -105,7 +113,7 @@ def fit_scaling(
     predict: Sequence[float] = (),
 ) -> list[Scaling]:
     """The laws of runs, as `fit_entries` finds them."""
-    entries = name_arms(add_tuned([read_entry(run) for run in paths], paths), arm_keys)
+    entries = name_arms(add_tuned(read_entries(paths), paths), arm_keys)
     return fit_entries(entries, over=over, baseline=baseline, split=split, arm_keys=arm_keys, predict=predict)
 
 
@@ -125,11 +133,7 @@ def fit_entries(
     Raises: ConfigError if no arm has enough, with what to run; or if the baseline is no arm.
     """
     axis = AXES[over]
-    groups: dict[tuple[tuple[str, str], ...], list[Entry]] = {}
-    for entry in sorted(entries, key=lambda each: each.name):
-        setting = setting_of(entry, arm_keys)
-        key = tuple((name, repr(setting[name])) for name in sorted(setting) if name not in axis.keys)
-        groups.setdefault(key, []).append(entry)
+    groups = group_by_setting(sorted(entries, key=lambda each: each.name), arm_keys, axis.keys)
     counts = {key: _count_points(members, split, axis) for key, members in groups.items()}
     shown = {key: members for key, members in groups.items() if max(counts[key].values()) >= MIN_BUDGETS}
     if not shown:
@@ -190,7 +194,7 @@ def _make_scaling(
     )
 
 
-def _rank(curve: ArmCurve, top: float) -> tuple[bool, float, str]:
+def _rank(curve: ArmLaw, top: float) -> tuple[bool, float, str]:
     if curve.law is None:
         return True, 0.0, curve.arm
     return False, float(curve.law.loss_at(top)), curve.arm
@@ -198,7 +202,7 @@ def _rank(curve: ArmCurve, top: float) -> tuple[bool, float, str]:
 
 def _make_curve(
     arm: str, own: Sequence[Entry], axis: Axis, split: str, predict: Sequence[float], speedup: Speedup | None
-) -> ArmCurve:
+) -> ArmLaw:
     points, _ = collect_losses(own, split, axis.measure)
     kept = points
     sizes = {tuple(repr(entry.identity.get(name)) for name in SIZE_KEYS) for entry in own}
@@ -227,7 +231,7 @@ def _make_curve(
         for point in points
     ]
     predictions = [_predict(law, c) for c in predict] if law else []
-    return ArmCurve(arm=arm, points=measured, law=law, why=why, predictions=predictions, speedup=speedup)
+    return ArmLaw(arm=arm, points=measured, law=law, why=why, predictions=predictions, speedup=speedup)
 
 
 def _predict(law: PowerLaw, c: float) -> Predicted:
@@ -277,9 +281,7 @@ def _measure_last(base: Sequence[Entry], own: Sequence[Entry], split: str) -> Sp
 
 
 def _say_what_to_run(
-    groups: Mapping[tuple[tuple[str, str], ...], list[Entry]],
-    counts: Mapping[tuple[tuple[str, str], ...], dict[str, int]],
-    over: str,
+    groups: Mapping[Setting, list[Entry]], counts: Mapping[Setting, dict[str, int]], over: str
 ) -> str:
     """That no arm has enough points, and a sweep that would give them."""
     what = "sizes" if over == "params" else "budgets"

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from glu_bench.stats.equal_cost import EqualCost, compare_at_equal_cost
 from glu_bench.stats.fit import Point
 from glu_bench.stats.speedup import Speedup, measure_speedup
-from glu_bench.study.arms import Entry, setting_of
+from glu_bench.study.arms import Entry, Setting, setting_key
 
 if TYPE_CHECKING:
     from glu_bench.study.compare import Arm, Comparison
 
 BUDGET_KEYS = ("train.tokens", "train.steps", "train.epochs")
 
-Key = tuple[str, tuple[tuple[str, str], ...]]
+Key = tuple[str, Setting]  # an arm, and a setting without its budget
 
 
 def add_speedups(
@@ -77,8 +77,7 @@ def read_tokens(result: Mapping[str, Any]) -> float:
 
 
 def _key_of(entry: Entry, arm: str, arm_keys: Sequence[str]) -> Key:
-    setting = setting_of(entry, arm_keys)
-    return arm, tuple((name, repr(setting[name])) for name in sorted(setting) if name not in BUDGET_KEYS)
+    return arm, setting_key(entry, arm_keys, BUDGET_KEYS)
 
 
 def _add(

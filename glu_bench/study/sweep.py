@@ -241,7 +241,7 @@ def _start(
     make_folder(log.parent)
     words = list_words(plan.run(planned), planned, slot)
     command = [sys.executable, "-m", "glu_bench", "train", *words, *extra_words]
-    command += ["--output-dir", str(plan.folder.parent.parent), "--quiet"]
+    command += ["--output-dir", str(plan.output_dir), "--quiet"]
     with log.open("wb") as file:
         return subprocess.Popen(
             command,

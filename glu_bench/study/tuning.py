@@ -20,14 +20,14 @@ from glu_bench.files import make_folder, sha256_bytes, write_bytes
 from glu_bench.grid import load_grid, with_words
 from glu_bench.runs.fields import CHOICE, TUNING, check_fields, list_of
 from glu_bench.runs.record import read_record, write_record
-from glu_bench.study.plan import Plan, PlannedRun, load_plan, make_plan, plan_cells
+from glu_bench.study.plan import Plan, PlannedRun, has_plan, load_plan, make_plan, plan_cells
 
 FILE = "tuning.json"
 MAX_WIDER = 4  # times a grid is widened; by then it is 16 times as wide, or the model diverges
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Tried:
     """One setting of the tuned keys for one arm."""
 
     values: dict[str, str]
@@ -43,7 +43,7 @@ class Choice:
     arm: str
     chosen: dict[str, str]
     edges: dict[str, str]  # tuned key to "low" or "high" where the best value ends the grid
-    curve: list[Point]
+    curve: list[Tried]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class Tuning:
             name=name,
             config_dir=self.config_dir,
             allow_unmatched=self.allow_unmatched,
-            extend=self._is_there(name),
+            extend=has_plan(self.output_dir, name),
             write=write,
         )
 
@@ -115,13 +115,10 @@ class Tuning:
             self.output_dir,
             name=self.name,
             allow_unmatched=self.allow_unmatched,
-            extend=self._is_there(self.name),
+            extend=has_plan(self.output_dir, self.name),
         )
         write_tuning(plan, self.request, choices)
         return plan
-
-    def _is_there(self, name: str) -> bool:
-        return (self.output_dir / "sweeps" / name / "plan.json").exists()
 
 
 def make_request(
@@ -240,25 +237,50 @@ def copy_plan(plan: Plan, output_dir: Path) -> None:
             write_bytes(folder / name, (plan.folder / name).read_bytes())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """What a recorded tuning made: the runs at its choices, by id."""
+@dataclass(frozen=True)
+class RecordedTuning:
+    """What a sweep's tuning.json says: what was tried, what each arm chose, and the runs at these choices."""
 
+    sweep_id: str
     budget: str  # the grid and the seeds in words: arms tuned alike can be compared
-    runs: dict[str, dict[str, Any]]  # keys that were chosen, and which ended the grid on which side
+    runs: dict[str, dict[str, Any]]  # by id: keys that were chosen, and which ended the grid on which side
+    choices: list[Choice]
 
 
-def list_tuned(output_dir: Path) -> list[Tuned]:
-    """Every recorded tuning.
+def load_tuning(path: Path) -> RecordedTuning:
+    """The tuning in a tuning.json.
 
-    Raises: DataError for a record that is broken or was edited.
+    Raises: DataError for a record that is broken, was edited, or is no tuning's.
     """
-    found = []
-    for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
-        record = read_record(path)
-        check_fields(path, record, TUNING, ("runs", "tuned", "seeds"))
-        found.append(Tuned(budget=_say_budget(record["tuned"], record["seeds"]), runs=record["runs"]))
-    return found
+    record = read_record(path)
+    check_fields(path, record, TUNING | {"arms": list_of(CHOICE)}, ("runs", "tuned", "seeds", "arms"))
+    choices = [
+        Choice(
+            arm=arm["arm"],
+            chosen=arm["chosen"],
+            edges=arm["edges"],
+            curve=[
+                Tried(
+                    values=point["values"],
+                    losses_nats=point["losses_nats"],
+                    n_planned=point["n_planned"],
+                    mean_loss_nats=point["mean_loss_nats"],
+                )
+                for point in arm["curve"]
+            ],
+        )
+        for arm in record["arms"]
+    ]
+    budget = _say_budget(record["tuned"], record["seeds"])
+    return RecordedTuning(path.parent.name, budget, record["runs"], choices)
+
+
+def list_tunings(output_dir: Path) -> list[RecordedTuning]:
+    """Every recorded tuning under an output folder, by the name of its sweep.
+
+    Raises: DataError as `load_tuning`.
+    """
+    return [load_tuning(path) for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}"))]
 
 
 def _say_budget(tuned: dict[str, list[str]], seeds: list[int]) -> str:
@@ -274,30 +296,12 @@ def _sort_values(values: Sequence[str]) -> list[str]:
         return sorted(set(values))
 
 
-def list_choices(output_dir: Path) -> Iterator[tuple[str, set[str], list[Choice]]]:
-    """Each recorded tuning: its sweep, the ids of the runs it made, and every arm's curve.
-
-    Raises: DataError for a record that is broken or was edited.
-    """
-    for path in sorted((output_dir / "sweeps").glob(f"*/{FILE}")):
-        record = read_record(path)
-        check_fields(path, record, TUNING | {"arms": list_of(CHOICE)}, ("runs", "arms"))
-        try:
-            choices = [
-                Choice(**{**arm, "curve": [Point(**point) for point in arm["curve"]]})
-                for arm in record["arms"]
-            ]
-        except TypeError as error:
-            raise DataError(f"{path}: not a tuning ({error})") from None
-        yield path.parent.name, set(record["runs"]), choices
-
-
 def _choose(plan: Plan, request: Request, arm: str, cells: dict[tuple[str, ...], list[PlannedRun]]) -> Choice:
     curve = []
     for values, runs in cells.items():
         losses = [float(plan.run(p).result()["val_loss_nats"]) for p in runs if _is_finished(plan, p)]
         curve.append(
-            Point(
+            Tried(
                 values=dict(zip(request.tuned, values, strict=True)),
                 losses_nats=losses,
                 n_planned=len(runs),

@@ -37,12 +37,18 @@ from glu_bench.errors import (
 from glu_bench.faults import name_run
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import check_receipt, match_width
-from glu_bench.ffn.plugins import find_plugins
 from glu_bench.files import dump_json, hold_lock, remove_strays, write_json
 from glu_bench.ranks import ALONE, Ranks
 from glu_bench.runs.checkpoint import list_checkpoints
 from glu_bench.runs.environment import read_environment
-from glu_bench.runs.folder import Run, keep_tokenizer, make_run_id, open_run, restart_run
+from glu_bench.runs.folder import (
+    Run,
+    keep_tokenizer,
+    list_identity_facts,
+    make_run_id,
+    open_run,
+    restart_run,
+)
 from glu_bench.train.events import Event, Finished
 from glu_bench.train.loop import Job, Trainer
 from glu_bench.train.profile import Profiler, explain_complete
@@ -82,14 +88,8 @@ def train_run(
     if train.threads is not None:
         torch.set_num_threads(train.threads)
     tokens = ranks.after_first(lambda: prepare_tokens(config, on_prepare))
-    vocab_size = tokens.tokenizer.vocab_size
-    facts = read_environment(train.device, train.compile == "true") | {
-        "data_fingerprint": tokens.data_fingerprint,
-        "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
-        "plugins": find_plugins(config.variant),
-        "vocab_size": vocab_size,
-        "splits": tokens.manifest["splits"],
-    }
+    facts = read_environment(train.device, train.compile == "true") | list_identity_facts(config, tokens)
+    facts |= {"vocab_size": tokens.tokenizer.vocab_size, "splits": tokens.manifest["splits"]}
     if any(tokens.manifest["overlap_bytes"].values()):
         facts["overlap_bytes"] = tokens.manifest["overlap_bytes"]
     remarks += tokens.describe_overlap()

@@ -348,6 +348,13 @@ def test_restarting_leaves_configuration_and_environment_alone(train: Train, tmp
     assert left == {"config.yaml", "environment.json"}
 
 
+def test_the_output_folder_is_found_from_within_a_run(
+    finished_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished_run.path)
+    assert Run(Path()).output_dir == finished_run.path.resolve().parent.parent
+
+
 def test_the_model_of_a_run_has_the_weights_that_were_hashed(finished_run: Run) -> None:
     from glu_bench.train.result import collect_weights, hash_weights
 

@@ -9,7 +9,7 @@ import pytest
 
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.show.curve_figure import PALETTE, _choose_looks, write_curves
-from glu_bench.study.curves import ArmCurve, Point
+from glu_bench.study.curves import ArmCurve, Evaluated
 from tests.show.made import HOSTILE, make_comparison
 
 
@@ -18,7 +18,7 @@ def make_curve(arm: str, above: float, n_points: int = 5, n_seeds: int = 3) -> A
     for at in range(1, n_points + 1):
         mean = 2 / at + above
         points.append(
-            Point(
+            Evaluated(
                 step=at,
                 tokens=1000 * at,
                 flops=1e9 * at,

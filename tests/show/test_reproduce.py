@@ -24,7 +24,6 @@ def shown(width: int) -> list[str]:
     finished = Finished(
         losses=LOSSES,
         n_planned=dict.fromkeys(LOSSES, 4),
-        n_diverged={},
         tuned=TUNED,
         warnings=[],
         setting="tiny",

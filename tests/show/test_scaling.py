@@ -14,7 +14,7 @@ from glu_bench.errors import ConfigError
 from glu_bench.show.scaling import describe_speedup, render_laws, render_points, write_scaling_figure
 from glu_bench.stats.fit import collect_points, fit_power_law
 from glu_bench.stats.speedup import Speedup
-from glu_bench.study.scaling import ArmCurve, Measured, Predicted, Scaling
+from glu_bench.study.scaling import ArmLaw, Measured, Predicted, Scaling
 
 HOSTILE = "[/x]\x1b[31m$\\frac{<script>"
 
@@ -41,8 +41,8 @@ def make_scaling(arm: str = "gelu") -> Scaling:
     off = dataclasses.replace(points[-1], c=9e7, fitted=False)
     foretold = Predicted(c=1e9, loss_nats=2.00998, ci95=(2.0, 2.02), beyond=True)
     curves = [
-        ArmCurve(arm=arm, points=[*points, off], law=law, why="", predictions=[foretold], speedup=None),
-        ArmCurve(arm="relu", points=points[:2], law=None, why="2 budgets", predictions=[], speedup=None),
+        ArmLaw(arm=arm, points=[*points, off], law=law, why="", predictions=[foretold], speedup=None),
+        ArmLaw(arm="relu", points=points[:2], law=None, why="2 budgets", predictions=[], speedup=None),
     ]
     return Scaling(
         setting="pico, text",

@@ -14,9 +14,10 @@ import scipy.stats
 from scipy import stats
 
 from glu_bench.errors import DataError
+from glu_bench.ffn.formula import CORE
 from glu_bench.runs.folder import Run
 from glu_bench.study.claim_table import CLAIMS, DEEP, FactClaim, RunClaim
-from glu_bench.study.claims import EIGHT, Judged, judge_claims
+from glu_bench.study.claims import Judged, judge_claims
 from tests.study.conftest import MakeRun
 
 NOISE = (0.004, -0.003, 0.001, -0.002)
@@ -310,6 +311,6 @@ def test_without_runs_facts_alone_have_a_verdict(tmp_path: Path) -> None:
 
 def test_the_table_speaks_of_the_eight_alone_and_says_where_claims_are_made() -> None:
     assert all(claim.source and claim.measurement and claim.claim for claim in CLAIMS)
-    assert {arm for claim in CLAIMS if isinstance(claim, RunClaim) for arm in claim.arms} <= set(EIGHT)
+    assert {arm for claim in CLAIMS if isinstance(claim, RunClaim) for arm in claim.arms} <= set(CORE)
     rows = [(claim.claim, claim.measurement) for claim in CLAIMS]
     assert len(set(rows)) == len(rows)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from glu_bench.config import find_config_root
-from glu_bench.errors import ConfigError
+from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import write_json
 from glu_bench.runs.record import write_record
 from glu_bench.stats.concordance import Concordance
@@ -35,7 +35,6 @@ def made(losses: dict[str, dict[int, float]], n_planned: int | None = None) -> F
     return Finished(
         losses=losses,
         n_planned={arm: n_planned or len(by_seed) for arm, by_seed in losses.items()},
-        n_diverged={},
         tuned={},
         warnings=[],
         setting="tiny",
@@ -297,7 +296,7 @@ def test_what_a_plan_has_given_so_far(tiny_words: list[str], tmp_path: Path) -> 
             write_record(path / "result.json", {"test_loss_nats": 2.0 + seed, "tokens_per_s": 1.0})
     found = read_finished(plan)
     assert found.losses == {"gelu": {0: 2.0, 1: 3.0, 2: 4.0}, "swiglu": {0: 2.0}}
-    assert (found.n_planned, found.n_diverged) == ({"gelu": 3, "swiglu": 3}, {"swiglu": 1})
+    assert found.n_planned == {"gelu": 3, "swiglu": 3}
     assert found.warnings == ["swiglu: 1 of 3 runs finished, 1 diverged"]
     assert found.tuned == {"gelu": {}, "swiglu": {}}
 
@@ -305,6 +304,23 @@ def test_what_a_plan_has_given_so_far(tiny_words: list[str], tmp_path: Path) -> 
 def test_a_sweep_of_several_settings_has_no_one_answer(tiny_words: list[str], tmp_path: Path) -> None:
     plan = make_plan([*tiny_words, "variant=gelu,swiglu", "match=params,width"], tmp_path, name="mine")
     with pytest.raises(ConfigError, match="mine has several runs of gelu at seed 0"):
+        read_finished(plan)
+
+
+def test_a_record_of_tuning_that_another_tool_wrote_is_refused(tiny_words: list[str], tmp_path: Path) -> None:
+    plan = make_plan([*tiny_words, "variant=gelu,swiglu"], tmp_path, name="mine")
+    write_record(plan.folder / "tuning.json", {"schema_version": 1, "best": {"optim.lr": 0.1}})
+    with pytest.raises(DataError, match=r"mine/tuning\.json: has no runs"):
+        read_finished(plan)
+
+
+def test_a_run_that_was_tuned_over_what_its_words_do_not_set_is_refused(
+    tiny_words: list[str], tmp_path: Path
+) -> None:
+    plan = make_plan([*tiny_words, "variant=gelu"], tmp_path, name="mine")
+    made = {plan.runs[0].run_id: {"keys": [], "edges": {"optim.eps": "low"}}}
+    write_record(plan.folder / "tuning.json", {"runs": made, "tuned": {}, "seeds": [], "arms": []})
+    with pytest.raises(DataError, match=r"was tuned over optim\.eps, which no word of it sets"):
         read_finished(plan)
 
 

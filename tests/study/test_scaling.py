@@ -11,12 +11,12 @@ from glu_bench import schema
 from glu_bench.errors import ConfigError
 from glu_bench.grid import load_grid
 from glu_bench.study.arms import Entry
-from glu_bench.study.scaling import ArmCurve, Scaling, fit_entries, fit_scaling, list_beyond
+from glu_bench.study.scaling import ArmLaw, Scaling, fit_entries, fit_scaling, list_beyond
 from tests.study.conftest import MakeEntry, MakeRun
 from tests.study.test_speedup import STEPS, law, make_arm, make_baseline
 
 
-def curve_of(scalings: list[Scaling], arm: str) -> ArmCurve:
+def curve_of(scalings: list[Scaling], arm: str) -> ArmLaw:
     (scaling,) = scalings
     return next(curve for curve in scaling.curves if curve.arm == arm)
 

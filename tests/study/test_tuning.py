@@ -16,7 +16,7 @@ from glu_bench.runs.record import read_record, write_record
 from glu_bench.schema import Config
 from glu_bench.study.compare import compare_runs
 from glu_bench.study.plan import Plan, make_plan, resolve_run
-from glu_bench.study.tuning import Tuning, choose_values, list_tuned, make_request, widen
+from glu_bench.study.tuning import Tuning, choose_values, list_tunings, make_request, widen
 from glu_bench.words import spell_config
 from tests.conftest import Command
 
@@ -210,7 +210,31 @@ def test_an_edited_record_is_refused(words: list[str], tmp_path: Path) -> None:
     path = plan.folder / "tuning.json"
     path.write_text(path.read_text().replace("0.002", "0.001"))
     with pytest.raises(DataError, match="edited"):
-        list_tuned(tmp_path)
+        list_tunings(tmp_path)
+
+
+def test_what_is_recorded_is_what_was_chosen(words: list[str], tmp_path: Path) -> None:
+    tuning = make_tuning(words, tmp_path)
+    choices = tuning.choose(pretend(bowl({"gelu": 2e-3, "swiglu": 4e-3})), wider=False)
+    plan = tuning.confirm(choices)
+    (found,) = list_tunings(tmp_path)
+    assert (found.sweep_id, found.choices) == ("mine", choices)
+    assert found.budget == "optim.lr over 0.001, 0.002, 0.004 at seeds 100, 101"
+    edges: dict[str, dict[str, str]] = {"gelu": {}, "swiglu": {"optim.lr": "high"}}
+    assert found.runs == {
+        planned.run_id: {"keys": ["optim.lr"], "edges": edges[planned.identity["variant.name"]]}
+        for planned in plan.runs
+    }
+
+
+@pytest.mark.parametrize("missing", ["runs", "tuned", "seeds", "arms"])
+def test_a_record_that_is_no_tunings_is_refused(missing: str, tmp_path: Path) -> None:
+    folder = tmp_path / "sweeps" / "foreign"
+    folder.mkdir(parents=True)
+    record: dict[str, Any] = {"runs": {}, "tuned": {}, "seeds": [], "arms": []}
+    write_record(folder / "tuning.json", {key: value for key, value in record.items() if key != missing})
+    with pytest.raises(DataError, match=rf"foreign/tuning\.json: has no {missing}"):
+        list_tunings(tmp_path)
 
 
 def test_nothing_is_chosen_from_a_tuning_that_time_cut_short(
