@@ -102,11 +102,13 @@ def split_columns(comparison: Comparison, columns: Sequence[Column], width: int)
 
 def say_legend(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
     """What was tuned, what the letters and p-values mean, by which test, and what pairing bought."""
+    keys = {column.key for column in columns}
     tuning = [f"tuned for each arm: {comparison.tuning}"] if comparison.tuning else []
+    if any(key.startswith("speedup.") for key in keys):
+        tuning += _say_speedups(comparison)
     n_pairs = sum(pair.p_raw is not None for pair in comparison.pairs)
     if not n_pairs:
         return tuning
-    keys = {column.key for column in columns}
     meanings = []
     if "letters" in keys:
         family = f" (Holm over {n_pairs} pairs)" if n_pairs > 1 else ""
@@ -116,6 +118,19 @@ def say_legend(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
         family = f"Holm over {n_arms} arms " if n_arms > 1 else ""
         meanings.append(f"p: {family}against {comparison.baseline}")
     return [*tuning, *(["; ".join(meanings)] if meanings else []), say_test(comparison)]
+
+
+def _say_speedups(comparison: Comparison) -> list[str]:
+    """What limits the speedups, with the arms it is said of unless it is all that have one."""
+    arms: dict[str, list[str]] = {}
+    with_speedup = [arm for arm in comparison.arms if arm.speedup is not None]
+    for arm in with_speedup:
+        if arm.speedup is not None and arm.speedup.note:
+            arms.setdefault(arm.speedup.note, []).append(arm.arm)
+    return [
+        f"speedup{'' if len(names) == len(with_speedup) else ' of ' + ', '.join(names)}: {note}"
+        for note, names in arms.items()
+    ]
 
 
 def say_test(comparison: Comparison) -> str:

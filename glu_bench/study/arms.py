@@ -7,7 +7,7 @@ result.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Entry:
     edges: dict[str, str] = field(default_factory=dict)
     budget: str = ""  # of that tuning, in words
     folder: str = ""
+    machine: str = ""  # on which its speed depends; empty if it has not begun
 
 
 def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | PlannedRun], bool]:
@@ -49,22 +50,35 @@ def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | Planne
     runs: dict[Path, Run | PlannedRun] = {}
     named = True
     for text in texts:
-        found = _find_run_or_sweep(text, output_dir)
-        if isinstance(found, Run):
-            runs[found.path.resolve()] = found
-            continue
-        named = False
-        if isinstance(found, Plan):
-            for planned in found.runs:
-                run = found.run(planned)
+        found = _find_named(text, output_dir)
+        named = named and isinstance(found, Run)
+        for each in [found] if isinstance(found, Run) else found:
+            if isinstance(each, Run):
+                runs[each.path.resolve()] = each
+                continue
+            for planned in each.runs:
+                run = each.run(planned)
                 began = (run.path / "config.yaml").is_file()
                 runs[run.path.resolve()] = run if began else planned
-        else:
-            runs.update({run.path.resolve(): run for run in found})
-    return list(runs.values()), named
+    return _drop_copies(runs.values()), named
 
 
-def _find_run_or_sweep(text: str, output_dir: Path) -> Run | Plan | list[Run]:
+def _drop_copies(runs: Iterable[Run | PlannedRun]) -> list[Run | PlannedRun]:
+    """Each run once: published with two sweeps it lies in two folders, its record the same."""
+    kept: list[Run | PlannedRun] = []
+    records: dict[str, list[bytes]] = {}
+    for run in runs:
+        if isinstance(run, Run) and (path := run.path / "result.json").is_file():
+            known, record = records.setdefault(run.path.name, []), path.read_bytes()
+            if record in known:
+                continue
+            known.append(record)
+        kept.append(run)
+    return kept
+
+
+def _find_named(text: str, output_dir: Path) -> Run | list[Run | Plan]:
+    """The one run, or what a sweep or a folder of runs or of published sweeps holds."""
     path = Path(text)
     try:
         is_run, sweep = (path / "config.yaml").is_file(), find_sweep_folder(path)
@@ -73,14 +87,17 @@ def _find_run_or_sweep(text: str, output_dir: Path) -> Run | Plan | list[Run]:
     if is_run:
         return Run(path)
     if sweep is not None:
-        return load_plan(sweep)
+        return [load_plan(sweep)]
     if path.is_dir() and ((path / "runs").is_dir() or any(path.glob("*/config.yaml"))):
-        return list_runs(path) or [Run(inner.parent) for inner in sorted(path.glob("*/config.yaml"))]
+        return [*(list_runs(path) or [Run(inner.parent) for inner in sorted(path.glob("*/config.yaml"))])]
+    published = [find_sweep_folder(inner) for inner in sorted(path.iterdir())] if path.is_dir() else []
+    if any(published):
+        return [load_plan(folder) for folder in published if folder is not None]
     try:
         return find_run(text, output_dir)
     except ConfigError as error:
         try:
-            return find_plan(text, output_dir)
+            return [find_plan(text, output_dir)]
         except ConfigError:
             raise error from None
 
@@ -110,7 +127,15 @@ def read_entry(found: str | Path | Run | PlannedRun) -> Entry:
     result = run.result(COMPARED) if status == "complete" else None
     if result is not None:  # the names of its keys are those of every other run's
         result = {sys.intern(name): value for name, value in result.items()}
-    return Entry(run.path.name, identity, seed, status, result, folder=str(run.path))
+    machine = _describe_machine(run.environment())
+    return Entry(run.path.name, identity, seed, status, result, folder=str(run.path), machine=machine)
+
+
+def _describe_machine(facts: Mapping[str, Any]) -> str:
+    """The GPU, or the processor and how many threads were used, and how many of them if several."""
+    n_threads, n_ranks = facts.get("n_threads"), facts.get("n_ranks", 1)
+    unit = facts.get("gpu") or f"{facts.get('cpu')}, {n_threads} thread{'' if n_threads == 1 else 's'}"
+    return sys.intern(str(unit) if n_ranks == 1 else f"{n_ranks} x {unit}")
 
 
 def _take_planned(planned: PlannedRun) -> tuple[dict[str, Any], int]:
@@ -140,7 +165,12 @@ def _is_arm_key(dotted: str, arm_keys: Sequence[str]) -> bool:
 
 
 def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRun]) -> list[Entry]:
-    """The entries, and again, for each budget of tuning, those that one made: exempt from what it chose."""
+    """The entries, and again, for each budget of tuning, those that one made: exempt from what it chose.
+
+    A tuning counts if all runs that it made and that began are there, or if all that is there was made
+    by it: a run that another sweep shares with a tuned one is no part of a tuning there.
+    """
+    there = {entry.name for entry in entries}
     folders = {
         (path if isinstance(path, Run) else Run(Path(path))).output_dir
         for path in paths
@@ -149,6 +179,9 @@ def add_tuned(entries: list[Entry], paths: Sequence[str | Path | Run | PlannedRu
     made: dict[str, dict[str, dict[str, Any]]] = {}  # choices by run and budget
     for folder in sorted(folders):
         for tuning in list_tunings(folder):
+            began = {name for name in tuning.runs if (folder / "runs" / name).is_dir()}
+            if not (began <= there or there <= began):
+                continue
             for name, choice in tuning.runs.items():
                 made.setdefault(name, {})[tuning.budget] = choice
     again = [
@@ -234,23 +267,27 @@ def describe_setting(
 ) -> str:
     """A setting in a line: model, text, budget, matching, optimiser, precision.
 
-    `varied` names what is no part of it: model, budget.
+    `varied` names keys and groups that are no part of it, such as those that make an arm; "budget" is one.
     """
-    model = f"{identity['model.preset']} {identity['model.d_model']}x{identity['model.n_layers']}"
     budget = next(
         f"{identity[f'train.{unit}']:,} {unit}"
         for unit in ("tokens", "steps", "epochs")
         if identity[f"train.{unit}"]
     )
+    rate = "tuned" if "optim.lr" in tuned else f"{identity['optim.lr']:g}"
+    parts = {
+        "model": f"{identity['model.preset']} {identity['model.d_model']}x{identity['model.n_layers']}",
+        "data.corpus": str(identity["data.corpus"]),
+        "budget": budget,
+        "match.mode": f"match {identity['match.mode']}",
+        "optim.lr": f"{identity['optim.name']} lr {rate}",
+        "train.precision": str(identity["train.precision"]),
+        **{key: f"{key} tuned" for key in tuned if key != "optim.lr"},
+    }
+    if _is_arm_key("optim.lr", varied):
+        parts["optim.lr"] = "" if "optim" in varied else str(identity["optim.name"])
+    if any(f"train.{unit}" in varied for unit in ("tokens", "steps", "epochs")):
+        parts["budget"] = ""
     return ", ".join(
-        [
-            *([] if "model" in varied else [model]),
-            str(identity["data.corpus"]),
-            *([] if "budget" in varied else [budget]),
-            f"match {identity['match.mode']}",
-            f"{identity['optim.name']} lr "
-            + ("tuned" if "optim.lr" in tuned else f"{identity['optim.lr']:g}"),
-            str(identity["train.precision"]),
-            *(f"{key} tuned" for key in tuned if key != "optim.lr"),
-        ]
+        said for key, said in parts.items() if said and (key == "optim.lr" or not _is_arm_key(key, varied))
     )

@@ -65,7 +65,7 @@ def collect_backgrounds(
     remarks: list[list[str]] = [[] for _ in tables]
     known = Known()
     for entry in sorted(entries, key=lambda e: (e.seed, e.name)):
-        at = _find_table(entry, runs.get(entry.name), tables, allow_mixed)
+        at = _find_table(entry, runs.get(entry.name), tables, allow_mixed, arm_keys)
         if at is None or (allow_mixed and entry.tuned):  # mixed, a tuned run stands there already
             continue
         if entry.name in runs:
@@ -86,9 +86,15 @@ def collect_backgrounds(
     return made
 
 
-def _find_table(entry: Entry, run: Run | None, tables: Sequence[Comparison], allow_mixed: bool) -> int | None:
+def _find_table(
+    entry: Entry,
+    run: Run | None,
+    tables: Sequence[Comparison],
+    allow_mixed: bool,
+    arm_keys: Sequence[str],
+) -> int | None:
     """The table an entry stands in: named there by folder, else of the same setting and arm."""
-    own = (describe_setting(entry.identity, entry.tuned), entry.budget)
+    own = (describe_setting(entry.identity, entry.tuned, arm_keys), entry.budget)
     alike = []
     for at, table in enumerate(tables):
         arm = next((arm for arm in table.arms if arm.arm == entry.arm), None)

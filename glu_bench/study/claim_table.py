@@ -54,6 +54,7 @@ class RunClaim:
     relative: bool = False  # values depend on which arms are looked at together
     over_lr: bool = False  # takes the runs of all learning rates
     deep: bool = False  # above all in very deep networks
+    on_machine: bool = False  # depends on what trains, not only on what is trained
     compiled: str | None = None  # "true" or "false": takes such runs alone
     epochs: float = 0.0  # passes over the text at the least
     words: str = ""  # what a sweep that measures it takes besides arms and seeds
@@ -109,6 +110,7 @@ CLAIMS: tuple[Claim, ...] = (
         measure=measures.measure_step_time,
         strata=GATING,
         above=True,
+        on_machine=True,
     ),
     RunClaim(
         claim="gating takes more memory",
@@ -128,6 +130,7 @@ CLAIMS: tuple[Claim, ...] = (
         measure=measures.of_record("peak_bytes"),
         strata=GATING,
         above=True,
+        on_machine=True,
     ),
     *(
         RunClaim(
@@ -138,6 +141,7 @@ CLAIMS: tuple[Claim, ...] = (
             measure=measures.measure_step_time,
             strata=((("reglu",), ("geglu", "swiglu", "glu")),),
             above=False,
+            on_machine=True,
             compiled=compiled,
             words=f"train.compile={compiled}",
         )

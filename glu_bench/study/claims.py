@@ -185,13 +185,18 @@ def _judge_runs(claim: RunClaim, match: str | None, settings: Sequence[_Setting]
     if not ranked:
         return replace(row, note=f"no finished runs: {_suggest(claim, match)}")
     _, chosen = max(ranked, key=lambda each: each[0])
+    looked_at = {entry.name for entry in chosen.entries}
+    n_others = sum(not {entry.name for entry in setting.entries} <= looked_at for _, setting in ranked)
     row = replace(row, setting=chosen.name)
+    machines = {entry.machine for entry in chosen.entries if entry.arm in claim.arms and entry.result}
+    if claim.on_machine and len(machines) > 1:
+        return replace(row, note=f"the runs were trained on {'; '.join(sorted(machines))}")
     values = _measure(claim, chosen, sources)
     strata = _complete(claim.strata, set(values))
     if not strata:
         return replace(row, note=f"{_say_missing(claim)}: {_suggest(claim, match)}")
     weights = _weigh(strata)
-    notes = _list_notes(claim, chosen, weights, len(ranked) - 1)
+    notes = _list_notes(claim, chosen, weights, n_others)
     row = replace(row, arms=tuple(weights), note="; ".join(notes))
     return _test(row, claim, weigh_arms(values, weights))
 

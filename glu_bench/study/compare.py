@@ -29,9 +29,10 @@ from glu_bench.study.arms import (
     group_by_setting,
     name_arms,
     read_entries,
+    setting_key,
 )
 from glu_bench.study.plan import PlannedRun
-from glu_bench.study.speedup import add_speedups, read_loss
+from glu_bench.study.speedup import BUDGET_KEYS, add_speedups, read_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,7 @@ class Comparison:
     verdict: str
     tuned: tuple[str, ...] = ()  # keys that a recorded tuning chose, arm by arm
     tuning: str = ""  # the grid and the seeds of that tuning, in words
+    machines: tuple[str, ...] = ()  # that finished runs were trained on; speeds of several do not compare
     test: str = ""  # the primary test in words
     pairs: list[Pair] = field(default_factory=list)
     detectable_nats: float | None = None  # the smallest difference these seeds see with 80 % power
@@ -118,12 +120,12 @@ def compare_runs(
     if refuse_mixed and len(groups) > 1:
         difference = first_difference(groups)
         raise ConfigError(f"the runs differ in more than {', '.join(arm_keys)}: {difference}; --allow-mixed")
-    tables, left_out = [], []
+    tables, alone = [], []
     for members in groups.values():
         arms = {entry.arm for entry in members}
         ended = any(entry.result or entry.status == "diverged" for entry in members)
         if len(arms) < 2 or not ended:
-            left_out += [entry.name for entry in members]
+            alone += members
         else:
             tables.append(members)
     if not tables:
@@ -134,11 +136,23 @@ def compare_runs(
     arms = {entry.arm for members in tables for entry in members}
     if baseline is not None and baseline not in arms:
         raise ConfigError(f"--baseline {baseline}: not among the arms {', '.join(sorted(arms))}")
-    shown = {entry.name for members in tables for entry in members}
-    left_out = sorted(set(left_out) - shown)
-    made = [(_tabulate(members, baseline, split, left_out), members) for members in tables]
+    made = [(_tabulate(members, baseline, split, arm_keys), members) for members in tables]
     made.sort(key=lambda each: (each[0].setting, min(entry.name for entry in each[1])))
-    return add_speedups(made, entries, arm_keys)
+    left_out = _list_left_out(alone, made)
+    return [replace(table, left_out=left_out) for table in add_speedups(made, entries, arm_keys)]
+
+
+def _list_left_out(alone: Sequence[Entry], made: Sequence[tuple[Comparison, list[Entry]]]) -> list[str]:
+    """Runs that no table shows, but those of a baseline at other budgets, which speedups are made of."""
+    curves = {
+        setting_key(entry, (), BUDGET_KEYS)
+        for table, members in made
+        for entry in members
+        if entry.arm == table.baseline
+    }
+    shown = {entry.name for _, members in made for entry in members}
+    unused = (entry.name for entry in alone if setting_key(entry, (), BUDGET_KEYS) not in curves)
+    return sorted(set(unused) - shown)
 
 
 def _drop_parts(groups: dict[Setting, list[Entry]]) -> dict[Setting, list[Entry]]:
@@ -164,6 +178,21 @@ def _warn_of_edges(by_arm: dict[str, list[Entry]]) -> list[str]:
     return said
 
 
+def _find_twins(by_arm: dict[str, list[Entry]], baseline: str | None) -> dict[str, str]:
+    """Arms that came to the very weights of another at every seed, with that other.
+
+    Such as an ungated variant at match=width and match=params: taken for two, its noise would count twice.
+    """
+    first: dict[tuple[tuple[int, str], ...], str] = {}
+    twins: dict[str, str] = {}
+    for arm in sorted(by_arm, key=lambda arm: (arm != baseline, arm)):
+        results = [(entry.seed, entry.result) for entry in by_arm[arm] if entry.result is not None]
+        weights = tuple((seed, str(result.get("parameters_sha256", arm))) for seed, result in results)
+        if weights and (other := first.setdefault(weights, arm)) != arm:
+            twins[arm] = other
+    return twins
+
+
 def _losses(entries: list[Entry], split: str, per: str) -> dict[int, float]:
     """Finite losses by seed; where mixed settings hold several runs of one seed, their mean."""
     losses: dict[int, list[float]] = {}
@@ -178,17 +207,24 @@ def _tabulate(
     members: list[Entry],
     baseline: str | None,
     split: str,
-    left_out: list[str],
+    arm_keys: Sequence[str],
 ) -> Comparison:
     by_arm: dict[str, list[Entry]] = {}
     for entry in sorted(members, key=lambda e: (e.seed, e.name)):
         by_arm.setdefault(entry.arm, []).append(entry)
+    twins = _find_twins(by_arm, baseline)
+    by_arm = {arm: entries for arm, entries in by_arm.items() if arm not in twins}
     # a token is another amount of text to another tokenizer, a byte is the same to all
     per = "byte" if len({entry.identity["tokenizer_fingerprint"] for entry in members}) > 1 else "token"
     losses = {arm: _losses(entries, split, per) for arm, entries in by_arm.items()}
     finished = [arm for arm in by_arm if losses[arm]]
     chosen = baseline if baseline in by_arm else choose_baseline(finished or list(by_arm))
-    warnings = []
+    warnings = [
+        f"{arm}: the same weights as {other} at every seed, and shown as that" for arm, other in twins.items()
+    ]
+    machines = sorted({entry.machine for entry in members if entry.result is not None})
+    if len(machines) > 1:
+        warnings.append(f"trained on {'; '.join(machines)}: tokens/s, seconds and memory do not compare")
     if baseline not in (None, chosen):
         warnings.append(f"{baseline} is no arm here; differences are to {chosen}")
     if chosen not in finished:
@@ -213,16 +249,17 @@ def _tabulate(
     rows.sort(key=lambda row: (rank_of.get(row.arm, len(rank_of)), row.arm))
     one = min(members, key=lambda entry: entry.name)  # of mixed settings the same one whatever their order
     table = Comparison(
-        setting=describe_setting(one.identity, one.tuned),
+        setting=describe_setting(one.identity, one.tuned, arm_keys),
         baseline=chosen,
         split=split,
         per=per,
         arms=rows,
-        left_out=left_out,
+        left_out=[],
         warnings=sorted(warnings),
         verdict="no arm has a finished run: nothing to compare",
         tuned=one.tuned,
         tuning=one.budget,
+        machines=tuple(machines),
     )
     return add_findings(table, found) if found else table
 
@@ -245,8 +282,9 @@ def add_findings(table: Comparison, found: Findings) -> Comparison:
 def choose_baseline(arms: list[str]) -> str:
     """The arm that differences refer to unless somebody says: an ungated one that people know."""
     for familiar in ("gelu", "relu", "swish"):
-        if familiar in arms:
-            return familiar
+        for arm in sorted(arms):
+            if familiar in arm.split():  # "gelu params" of --arms variant,match
+                return arm
     return sorted(arms)[0]
 
 

@@ -21,7 +21,7 @@ class Evaluated:
     step: int
     tokens: int
     flops: float | None  # tokens times the arm's FLOPs per token
-    elapsed_s: float  # of training, evaluations apart; mean over runs
+    elapsed_s: float | None  # at the arm's tokens/s: what compiling, evaluating and saving took is apart
     mean_loss_nats: float
     low_nats: float  # of the seeds, the least
     high_nats: float  # and the greatest
@@ -43,7 +43,6 @@ class _Place:
     """One evaluation of one run."""
 
     step: int
-    elapsed_s: float
     loss_nats: float
 
 
@@ -74,9 +73,9 @@ def _read_arm(arm: Arm) -> dict[int, _Trace]:
     for folder in arm.runs:
         run = Run(Path(folder))
         trace = {
-            row["tokens"]: _Place(row["step"], row["elapsed_s"], row[HELD_OUT])
+            row["tokens"]: _Place(row["step"], row[HELD_OUT])
             for row in run.rows()
-            if all(is_number(row.get(name)) for name in ("tokens", "step", "elapsed_s", HELD_OUT))
+            if all(is_number(row.get(name)) for name in ("tokens", "step", HELD_OUT))
         }
         if trace:
             by_seed.setdefault(run.result()["seed"], trace)
@@ -98,7 +97,7 @@ def _make_point(
         step=places[0].step,
         tokens=tokens,
         flops=None if arm.flops_per_token is None else float(tokens * arm.flops_per_token),
-        elapsed_s=statistics.fmean(place.elapsed_s for place in places),
+        elapsed_s=tokens / arm.tokens_per_s if arm.tokens_per_s else None,
         mean_loss_nats=statistics.fmean(losses),
         low_nats=min(losses),
         high_nats=max(losses),

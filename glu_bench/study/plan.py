@@ -219,7 +219,8 @@ def find_plan(text: str, output_dir: Path) -> Plan:
 
 def find_sweep_folder(path: Path) -> Path | None:
     """This folder or, in one that `runs publish` made, the one with its plan; None without a plan."""
-    for folder in (path, path / "sweeps" / path.name):
+    named = path if path.name.strip(".") else path.resolve()  # "." has no name
+    for folder in (named, named / "sweeps" / named.name):
         if (folder / "plan.json").is_file():
             return folder
     return None

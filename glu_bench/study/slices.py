@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from glu_bench.errors import DataError
 from glu_bench.files import sha256_bytes
 from glu_bench.runs.folder import Run
+from glu_bench.runs.publish import is_published
 from glu_bench.runs.record import MAX_NUMBER
 from glu_bench.runs.tensor_file import check_header
 from glu_bench.stats.interval import find_mean_interval, summarise
@@ -87,7 +88,8 @@ def _load(run: Run, split: str) -> Stored:
 
     path = run.find_file("blocks.safetensors")
     if path is None:
-        raise DataError(f"{run.path}: has no blocks.safetensors")
+        why = ", which publishing leaves out" if is_published(run.path) else ""
+        raise DataError(f"{run.path}: has no blocks.safetensors{why}")
     check_header(path)
     content = path.read_bytes()
     if sha256_bytes(content) != run.result(("blocks_sha256",))["blocks_sha256"]:

@@ -95,7 +95,7 @@ def _add(
         own = [entry for entry in members if entry.arm == arm.arm]
         points, _ = collect_losses(own, table.split, read_tokens)
         if arm.arm != table.baseline and len(points) == 1:
-            flops, seconds = _cost_ratios(base, arm)
+            flops, seconds = _cost_ratios(base, arm, speeds_compare=len(table.machines) < 2)
             arm = dataclasses.replace(
                 arm,
                 speedup=_measure(baseline, points[0], flops, seconds, skipped),
@@ -106,9 +106,10 @@ def _add(
     return dataclasses.replace(table, arms=arms)
 
 
-def _cost_ratios(base: Arm, arm: Arm) -> tuple[float | None, float | None]:
+def _cost_ratios(base: Arm, arm: Arm, speeds_compare: bool) -> tuple[float | None, float | None]:
     """A token's FLOPs and seconds, the arm's over the baseline's; None where not known."""
-    return _over(arm.flops_per_token, base.flops_per_token), _over(base.tokens_per_s, arm.tokens_per_s)
+    seconds = _over(base.tokens_per_s, arm.tokens_per_s) if speeds_compare else None
+    return _over(arm.flops_per_token, base.flops_per_token), seconds
 
 
 def _compare(baseline: Sequence[Point], point: Point, cost_ratio: float | None) -> EqualCost | None:

@@ -19,6 +19,7 @@ from typing import Any
 from glu_bench.errors import ConfigError, show_controls
 from glu_bench.files import make_folder, write_text
 from glu_bench.runs.folder import Run
+from glu_bench.runs.publish import is_published
 from glu_bench.show.report import cells, charts
 from glu_bench.show.report.data import label_choice, make_page_data
 from glu_bench.show.report.forest import WIDTH, make_forest
@@ -182,6 +183,7 @@ def _make_section(
         for tuning in background.tunings
     ]
     machine = cells.list_facts(background, "machine")
+    example = next((member.folder for member in background.members if member.result is not None), None)
     hardware = ("cpu", "gpu", "n_threads", "n_cores", "device", "cpu_capability")
     return {
         "id": f"t{at}",
@@ -223,9 +225,8 @@ def _make_section(
         "profile_svgs": [Markup(svg) for svg in charts.draw_profiles(table, background, marks, prefix)]
         if drawn
         else [],
-        "example": next(
-            (shlex.quote(str(m.folder)) for m in background.members if m.result is not None), None
-        ),
+        "example": None if example is None else shlex.quote(str(example)),
+        "has_checkpoint": example is not None and not is_published(example),
     }
 
 
