@@ -183,11 +183,14 @@ def _find_twins(by_arm: dict[str, list[Entry]], baseline: str | None) -> dict[st
 
     Such as an ungated variant at match=width and match=params: taken for two, its noise would count twice.
     """
-    first: dict[tuple[tuple[int, str], ...], str] = {}
+    first: dict[tuple[tuple[int, str, float | None], ...], str] = {}
     twins: dict[str, str] = {}
     for arm in sorted(by_arm, key=lambda arm: (arm != baseline, arm)):
-        results = [(entry.seed, entry.result) for entry in by_arm[arm] if entry.result is not None]
-        weights = tuple((seed, str(result.get("parameters_sha256", arm))) for seed, result in results)
+        weights = tuple(
+            (entry.seed, str(entry.result.get("parameters_sha256", arm)), read_loss(entry, "test"))
+            for entry in by_arm[arm]
+            if entry.result is not None
+        )
         if weights and (other := first.setdefault(weights, arm)) != arm:
             twins[arm] = other
     return twins

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from glu_bench.files import write_json
+from glu_bench.files import sha256_bytes, write_json
 from glu_bench.runs.folder import Run, make_identity, make_run_id, open_run
 from glu_bench.runs.record import write_record
 from glu_bench.study.arms import Entry
@@ -45,6 +45,7 @@ def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
         data: str = "d",
         tokenizer: str = "t",
         plugins: Sequence[dict[str, Any]] = (),
+        machine: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Run:
         config = tiny_config(f"variant={variant}", *words)
@@ -54,6 +55,7 @@ def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
             "tokenizer_fingerprint": tokenizer,
             "vocab_size": 257,
             "plugins": list(plugins),
+            **(machine or {}),
         }
         facts["run_id"] = make_run_id(config, facts)
         run = open_run(output_dir, config, facts)
@@ -92,7 +94,7 @@ def maker_of_runs(tiny_config: TinyConfig, output_dir: Path) -> MakeRun:
                 "n_test_tokens": 3868,
                 "n_test_bytes": 3862,
                 "blocks_sha256": "0" * 64,
-                "parameters_sha256": "0" * 64,
+                "parameters_sha256": sha256_bytes(run.run_id.encode()),
             }
             write_record(run.path / "result.json", {**record, **changes})
         return run

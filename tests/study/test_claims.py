@@ -19,6 +19,7 @@ from glu_bench.runs.folder import Run
 from glu_bench.study.claim_table import CLAIMS, DEEP, FactClaim, RunClaim
 from glu_bench.study.claims import Judged, judge_claims
 from tests.study.conftest import MakeRun
+from tests.study.test_compare import tune
 
 NOISE = (0.004, -0.003, 0.001, -0.002)
 SEED = (0.02, -0.01, 0.03, -0.04)  # what a seed adds to every arm
@@ -63,6 +64,28 @@ def test_what_lies_on_the_predicted_side_is_supported(make_run: MakeRun) -> None
     assert set(row.arms) == {"swiglu", "geglu", "relu", "gelu"}
     assert (other.verdict, other.match, other.value, other.ci95) == ("not_measured", "width", None, None)
     assert "variant=swiglu,geglu,relu,gelu match=width" in other.note
+
+
+def test_what_depends_on_the_machine_is_not_measured_on_several(make_run: MakeRun) -> None:
+    words = "time of a training step, gated over ungated"
+    runs = make_arms(make_run, {"relu": 2.0, "reglu": 1.9}, machine={"cpu": "C", "n_threads": 1})
+    assert judge(runs, words)[0].verdict != "not_measured"
+    other = make_run("reglu", 9, 1.9, machine={"cpu": "C", "n_threads": 2})
+    row = judge([*runs, other], words)[0]
+    assert (row.verdict, row.note) == ("not_measured", "the runs were trained on C, 1 thread; C, 2 threads")
+    assert (
+        judge([*runs, other], "variance of hidden", lambda run: {"hidden_varying_share": 0.5})[0].value == 0
+    )
+
+
+def test_parts_of_the_runs_looked_at_are_no_other_setting(make_run: MakeRun) -> None:
+    """Tuned arms that chose one rate are a setting of that rate too."""
+    runs = make_arms(make_run, {"relu": 2.0, "gelu": 1.98, "geglu": 1.9})
+    runs += make_arms(make_run, {"swiglu": 1.9}, "optim.lr=1e-3")
+    tune("one", runs, "1e-3", "2e-3")
+    row = judge(runs, "these minus ReLU and GELU")[0]
+    assert "lr tuned" in row.setting
+    assert row.note == ""
 
 
 def test_what_lies_on_the_other_side_is_not_supported(make_run: MakeRun) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import random
+import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -150,6 +151,12 @@ def test_a_run_without_a_second_arm_in_its_setting_is_named_as_left_out(
     assert only_table(compare_runs([*nine_runs, lone])).left_out == [lone.run_id]
 
 
+def test_the_runs_that_speedups_are_made_of_are_not_left_out(nine_runs: list[Run], make_run: MakeRun) -> None:
+    """The baseline's at another budget; another arm's there stands for nothing."""
+    used, unused = make_run("gelu", 0, 1.0, "train.steps=7"), make_run("relu", 0, 1.0, "train.steps=8")
+    assert only_table(compare_runs([*nine_runs, used, unused])).left_out == [unused.run_id]
+
+
 def test_runs_named_one_by_one_that_disagree_are_refused_by_the_key(make_run: MakeRun) -> None:
     runs = [make_run("gelu", 0, 2.0), make_run("swiglu", 0, 2.0, "train.steps=7")]
     with pytest.raises(ConfigError, match=r"train\.steps is [67] and [67].*--allow-mixed"):
@@ -187,6 +194,94 @@ def test_tuned_runs_named_one_by_one_agree_whatever_was_chosen(rate: str, make_r
     runs = [make_run("gelu", 0, 2.0), make_run("swiglu", 0, 1.9, f"optim.lr={rate}")]
     tune("one", runs, "0.001", "0.002")
     assert only_table(compare_runs(runs, refuse_mixed=True)).tuned == ("optim.lr",)
+
+
+def test_a_tuning_of_other_runs_does_not_reach_into_a_comparison(make_run: MakeRun) -> None:
+    """Of four runs that it made two are here by another sweep, beside some that it did not make."""
+    chosen = [make_run("gelu", seed, 2.0 + seed) for seed in range(2)]
+    other = [make_run("relu", seed, 2.1 + seed) for seed in range(2)]
+    tuned = [make_run("swiglu", seed, 1.9 + seed, "optim.lr=1e-3") for seed in range(2)]
+    tune("one", [*chosen, *tuned], "0.001", "0.002")
+    assert [table.tuned for table in compare_runs([*chosen, *other])] == [()]
+    assert only_table(compare_runs([chosen[0], other[0]], refuse_mixed=True)).tuned == ()
+    assert {table.tuned for table in compare_runs([*chosen, *other, *tuned])} == {(), ("optim.lr",)}
+
+
+def test_a_run_published_twice_counts_once(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [
+        make_run(arm, seed, loss + seed) for arm, loss in (("gelu", 2.0), ("relu", 2.1)) for seed in (0, 1)
+    ]
+    shutil.copytree(runs[0].output_dir, tmp_path / "again", ignore=shutil.ignore_patterns("again"))
+    found, _ = find_runs([str(runs[0].output_dir), str(tmp_path / "again")], tmp_path)
+    assert len(found) == 4
+    write_record(
+        tmp_path / "again" / "runs" / runs[0].run_id / "result.json", {**runs[0].result(), "n_params": 1}
+    )
+    found, _ = find_runs([str(runs[0].output_dir), str(tmp_path / "again")], tmp_path)
+    assert len(found) == 5  # what is not the same record is another run
+
+
+def test_arms_with_the_same_weights_are_one(make_run: MakeRun) -> None:
+    """An ungated variant's width is the same by both matchings: taken for two its noise would count twice."""
+    runs = []
+    for variant, at in (("gelu", 2.0), ("swiglu", 1.8)):
+        for match in ("params", "width"):
+            for seed in range(3):
+                loss = at + seed + (0.1 if (variant, match) == ("swiglu", "width") else 0.0)
+                weights = f"{variant} {match if variant == 'swiglu' else ''} {seed}"
+                runs.append(make_run(variant, seed, loss, f"match={match}", parameters_sha256=weights))
+    table = only_table(compare_runs(runs, arm_keys=("variant", "match")))
+    assert [arm.arm for arm in table.arms] == ["swiglu params", "swiglu width", "gelu params"]
+    assert "gelu width: the same weights as gelu params at every seed, and shown as that" in table.warnings
+    assert table.baseline == "gelu params"
+    named = only_table(compare_runs(runs, arm_keys=("variant", "match"), baseline="gelu width"))
+    assert {arm.arm for arm in named.arms} == {"swiglu params", "swiglu width", "gelu width"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words", "heading"),
+    [
+        (("variant", "match"), ("match=params", "match=width"), "adamw lr 0.002, fp32"),
+        (("variant", "optim"), ("optim=adamw", "optim=muon"), "match params, fp32"),
+        (("variant", "optim.lr"), ("optim.lr=1e-3", "optim.lr=3e-3"), "match params, adamw, fp32"),
+        (
+            ("variant", "train.steps"),
+            ("train.steps=7", "train.steps=8"),
+            "match params, adamw lr 0.002, fp32",
+        ),
+        (("variant", "data.corpus"), (), "6 steps, match params, adamw lr 0.002, fp32"),
+    ],
+)
+def test_the_heading_says_nothing_of_what_makes_an_arm(
+    keys: tuple[str, ...], words: tuple[str, ...], heading: str, make_run: MakeRun
+) -> None:
+    runs = [make_run("gelu", 0, 2.0 + at, word) for at, word in enumerate(words or ("match=params",))]
+    runs += [make_run("swiglu", 0, 1.0 + at, word) for at, word in enumerate(words or ("match=params",))]
+    setting = only_table(compare_runs(runs, arm_keys=keys)).setting
+    assert setting.endswith(f", {heading}")
+    assert ("6 steps" in setting) is ("train.steps" not in keys)
+
+
+def test_speeds_of_several_machines_do_not_compare(make_run: MakeRun) -> None:
+    one, two = {"cpu": "C", "n_threads": 1}, {"cpu": "C", "n_threads": 2}
+    runs = [
+        make_run("gelu", 0, 2.0 - steps / 100, f"train.steps={steps}", tokens=64 * steps)
+        for steps in (6, 7, 8)
+    ]
+    alike = make_run("swiglu", 0, 1.9, machine=one)
+    runs[0] = make_run("gelu", 1, 1.94, machine=one)
+    table = only_table(compare_runs([*runs, alike]))
+    assert table.machines == ("C, 1 thread",)
+    assert not any("do not compare" in line for line in table.warnings)
+    table = only_table(compare_runs([*runs, alike, make_run("swiglu", 1, 1.9, machine=two)]))
+    assert table.machines == ("C, 1 thread", "C, 2 threads")
+    assert (
+        "trained on C, 1 thread; C, 2 threads: tokens/s, seconds and memory do not compare" in table.warnings
+    )
+    speedup = arm_of(table, "swiglu").speedup
+    assert speedup is not None
+    assert (speedup.wall, speedup.wall_bounds) == (None, None)
+    assert speedup.compute_bounds is not None
 
 
 def test_several_runs_of_a_seed_are_said(make_run: MakeRun) -> None:
@@ -307,6 +402,16 @@ def test_the_default_baseline_is_a_familiar_ungated_one(nine_runs: list[Run], ma
     assert only_table(compare_runs(nine_runs)).baseline == "gelu"
     without = [run for run in nine_runs if not run.run_id.startswith("gelu")]
     assert only_table(compare_runs(without)).baseline == "relu"
+
+
+def test_of_arms_of_two_keys_a_familiar_one_is_the_baseline(make_run: MakeRun) -> None:
+    runs = [
+        make_run(variant, 0, 2.0, f"match={match}")
+        for variant in ("bilinear", "relu")
+        for match in ("params", "width")
+    ]
+    for keys, baseline in ((("variant", "match"), "relu params"), (("match", "variant"), "params relu")):
+        assert only_table(compare_runs(runs, arm_keys=keys)).baseline == baseline
 
 
 def test_nothing_to_compare_is_said(make_run: MakeRun) -> None:
