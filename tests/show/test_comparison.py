@@ -10,6 +10,7 @@ from rich.console import Console
 
 from glu_bench.show.columns import choose_columns, list_defaults
 from glu_bench.show.comparison import fit_columns, print_comparison, say_legend, say_test, split_columns
+from glu_bench.stats.speedup import Speedup
 from glu_bench.study.compare import Comparison
 from tests.show.made import HOSTILE, LOSSES, make_comparison
 
@@ -20,6 +21,10 @@ def shown(table: Comparison, width: int, columns: str | None = None) -> tuple[li
     console = Console(file=file, width=width, force_terminal=True, color_system=None)
     left_out = print_comparison(console, table, None if columns is None else choose_columns(columns))
     return file.getvalue().splitlines(), left_out
+
+
+def make_speedup(note: str) -> Speedup:
+    return Speedup(compute=None, compute_ci95=None, wall=None, wall_ci95=None, note=note)
 
 
 @pytest.mark.parametrize("width", [30, 80, 100, 160])
@@ -107,3 +112,15 @@ def test_names_from_outside_stay_text() -> None:
         lines, _ = shown(table, 100, columns)
         assert not {"\x1b", "\u202e"} & set("".join(lines))
         assert "[/x]" in "".join("".join(lines).split())
+
+
+def test_what_limits_a_speedup_is_said_where_one_is_shown() -> None:
+    table = make_comparison()
+    limited = make_speedup("one budget")
+    arms = [dataclasses.replace(arm, speedup=None if arm.arm == "gelu" else limited) for arm in table.arms]
+    told = dataclasses.replace(table, arms=arms)
+    assert say_legend(told, choose_columns("arm,speedup.wall"))[0] == "speedup: one budget"
+    assert say_legend(told, choose_columns("arm,letters")) == say_legend(table, choose_columns("arm,letters"))
+    arms[0] = dataclasses.replace(arms[0], speedup=make_speedup("another"))
+    lines = say_legend(dataclasses.replace(table, arms=arms), choose_columns("speedup.compute"))
+    assert lines[:2] == ["speedup of geglu: another", "speedup of relu: one budget"]
