@@ -30,6 +30,7 @@ from torch.distributed.rendezvous import rendezvous
 from glu_bench import schema
 from glu_bench.errors import ConfigError, DeviceError, GluBenchError, LostRankError
 from glu_bench.files import sha256_bytes
+from glu_bench.host import count_cores
 from glu_bench.rules import check_shares
 
 POLL_S = 0.05
@@ -338,13 +339,6 @@ def spread_like(whole: Tensor, like: Tensor) -> Tensor:
     assert isinstance(like, DTensor)
     here = whole.to(like.device)
     return distribute_tensor(here, like.device_mesh, like.placements, src_data_rank=None)
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _group_device() -> torch.device:

@@ -17,8 +17,8 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "faults", "files", "cache", "yaml_file", "typed_file", "keys", "schema", "rules", "words"),
-    *("config", "launch", "grid", "device"),
+    *("errors", "faults", "files", "cache", "host", "yaml_file", "typed_file", "keys", "schema", "rules"),
+    *("words", "config", "launch", "grid", "device"),
     *("ranks", "allocator", "compiler"),
     *("ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
     *("interop", "show", "cli"),

@@ -20,6 +20,7 @@ from glu_bench.data.documents import list_stdlib
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import prepare_tokens, write_tokens
 from glu_bench.data.splits import split_documents
+from glu_bench.host import find_max_rss_bytes
 
 MB = 10**6
 BPE_VOCAB_SIZE = 2048
@@ -86,7 +87,7 @@ def _prepare(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, fl
     began = time.perf_counter()
     prepare_tokens(config)
     elapsed_s = time.perf_counter() - began
-    return elapsed_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return elapsed_s, find_max_rss_bytes(resource.getrusage(resource.RUSAGE_SELF))
 
 
 def _encode_bpe(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, float]:
