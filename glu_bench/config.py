@@ -172,7 +172,7 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
     # a constant may be one that the variant's file does not name, for another function
     words = [f"++{w}" if w.partition("=")[0].rpartition(".")[0] in ARGUMENT_KEYS else w for w in words]
     keys = {word.split("=", 1)[0] for word in words}
-    budgets = {"train.tokens", "train.steps", "train.epochs"}
+    budgets = set(schema.BUDGET_KEYS)
     if keys & budgets:  # a budget on the command line replaces the preset's, whatever its unit
         words.extend(f"{name}=null" for name in sorted(budgets - keys))
     if config_dir is not None:

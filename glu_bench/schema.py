@@ -18,6 +18,7 @@ from typing import Any
 from glu_bench.keys import key
 
 NUMERICS_VERSION = 1  # raised by hand whenever a change of the code alters results
+BUDGET_KEYS = ("train.tokens", "train.steps", "train.epochs")  # one of them is set
 
 
 @dataclass(kw_only=True)
