@@ -151,10 +151,16 @@ def find_missing_compiler(device: str) -> str | None:
             if importlib.util.find_spec("triton")
             else "torch.compile needs triton, which is not installed"
         )
-    named = os.environ.get("CXX")
-    if any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"])):
+    if find_cxx() is not None:
         return None
     return "torch.compile needs a C++ compiler, and there is no g++ or clang++ on the PATH"
+
+
+def find_cxx() -> str | None:
+    """The C++ compiler that torch.compile builds kernels with on a CPU: CXX, else the first of the usual."""
+    named = os.environ.get("CXX")
+    names = [named] if named else ["g++", "clang++", "c++"]
+    return next((found for name in names if (found := shutil.which(name))), None)
 
 
 def make_autocast(device: str, precision: str) -> AbstractContextManager[object]:

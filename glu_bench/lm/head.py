@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glu_bench.ffn.lean import refuse_second_derivative, without_autocast
+from glu_bench.ffn.lean import find_autocast_dtype, refuse_second_derivative, without_autocast
 
 # fp32 logits of a chunk, at most; on CPU a step takes 7 % more with 16 MiB, 1 % less with 128 MiB
 CHUNK_BYTES = 2**26
@@ -51,15 +51,10 @@ def chunked_nats(
     derivative raises.
     Shapes: x (B, T, D); weight (R, D); targets and result (B, T).
     """
-    device_type, dtype = x_BTD.device.type, x_BTD.dtype
-    if (
-        torch.amp.is_autocast_available(device_type)
-        and torch.is_autocast_enabled(device_type)
-        and dtype != torch.float64
-    ):
-        dtype = torch.get_autocast_dtype(device_type)
+    found = find_autocast_dtype(x_BTD)
+    dtype = x_BTD.dtype if found is None else found
     x_ND, targets_N = x_BTD.reshape(-1, x_BTD.shape[-1]), targets_BT.reshape(-1)
-    with without_autocast(device_type):
+    with without_autocast(x_BTD.device.type):
         if torch.is_grad_enabled():
             nats_N: Tensor = _ChunkedLoss.apply(x_ND, weight_RD, targets_N, vocab_size, dtype, score)  # type: ignore[no-untyped-call]
         else:
