@@ -58,7 +58,7 @@ def chunked_nats(
         if torch.is_grad_enabled():
             nats_N: Tensor = _ChunkedLoss.apply(x_ND, weight_RD, targets_N, vocab_size, dtype, score)  # type: ignore[no-untyped-call]
         else:
-            nats_N, _, _ = _sweep(x_ND, weight_RD, targets_N, vocab_size, dtype, score, False, False)
+            nats_N, _, _ = _score_chunks(x_ND, weight_RD, targets_N, vocab_size, dtype, score)
     return nats_N.view(targets_BT.shape)
 
 
@@ -75,8 +75,17 @@ class _ChunkedLoss(torch.autograd.Function):
         dtype: torch.dtype,
         score: Score,
     ) -> Tensor:
-        wanted = ctx.needs_input_grad[:2]
-        nats_N, d_x_ND, d_weight_RD = _sweep(x_ND, weight_RD, targets_N, vocab_size, dtype, score, *wanted)
+        x_wanted, weight_wanted = ctx.needs_input_grad[:2]
+        nats_N, d_x_ND, d_weight_RD = _score_chunks(
+            x_ND,
+            weight_RD,
+            targets_N,
+            vocab_size,
+            dtype,
+            score,
+            x_wanted=x_wanted,
+            weight_wanted=weight_wanted,
+        )
         ctx.save_for_backward(x_ND, weight_RD, targets_N, d_x_ND, d_weight_RD)
         ctx.how = (vocab_size, dtype, score)
         return nats_N
@@ -90,8 +99,15 @@ class _ChunkedLoss(torch.autograd.Function):
                 d_weight_RD = d_weight_RD * d_nats_N[0]
             else:
                 vocab_size, dtype, score = ctx.how
-                _, _, d_weight_RD = _sweep(
-                    x_ND, weight_RD, targets_N, vocab_size, dtype, score, False, True, d_nats_N
+                _, _, d_weight_RD = _score_chunks(
+                    x_ND,
+                    weight_RD,
+                    targets_N,
+                    vocab_size,
+                    dtype,
+                    score,
+                    weight_wanted=True,
+                    counts_N=d_nats_N,
                 )
         if d_x_ND is not None:
             d_x_ND = d_x_ND * d_nats_N[:, None].to(d_x_ND.dtype)
@@ -104,15 +120,16 @@ def _are_equal(numbers_N: Tensor) -> bool:
     return not numbers_N.is_meta and bool((numbers_N == numbers_N[0]).all())
 
 
-def _sweep(
+def _score_chunks(
     x_ND: Tensor,
     weight_RD: Tensor,
     targets_N: Tensor,
     vocab_size: int,
     dtype: torch.dtype,
     score: Score,
-    x_wanted: bool,
-    weight_wanted: bool,
+    *,
+    x_wanted: bool = False,
+    weight_wanted: bool = False,
     counts_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Losses, and the gradients of their sum, each loss times its count, that are wanted.

@@ -60,6 +60,7 @@ def write_blocks(path: Path, found: dict[str, HeldOutLoss]) -> None:
 
 
 def make_result(
+    *,
     config: schema.Config,
     run: Run,
     progress: Progress,
