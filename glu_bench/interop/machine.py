@@ -44,7 +44,7 @@ class Finding:
     fatal: bool = False
 
 
-def inspect_machine(output_dir: Path, hub_limit_s: float = HUB_LIMIT_S) -> list[Finding]:
+def inspect_machine(output_dir: Path) -> list[Finding]:
     """Everything a run depends on, in the order in which it would be missed."""
     return [
         _inspect_python(),
@@ -53,7 +53,7 @@ def inspect_machine(output_dir: Path, hub_limit_s: float = HUB_LIMIT_S) -> list[
         *_inspect_disk("output folder", output_dir, "--output-dir names another"),
         *_inspect_disk("cache", find_cache(), "GLU_BENCH_CACHE names another"),
         _inspect_cache(find_cache()),
-        inspect_hub(hub_limit_s),
+        inspect_hub(),
         *_inspect_extras(),
         _inspect_terminal(),
     ]
