@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from glu_bench import rules, schema
 from glu_bench.errors import ConfigError, DataError, GluBenchError, suggest
-from glu_bench.schema import Config, Variant, describe_key, key_types, list_keys
+from glu_bench.schema import Config, Variant, allowed_types, describe_key, key_types, list_keys
 from glu_bench.words import READ_ONLY, quote
 from glu_bench.yaml_file import read_yaml, refuse_interpolation
 
@@ -277,8 +277,7 @@ def _list_fields(kind: type) -> tuple[tuple[str, tuple[Any, ...], Any], ...]:
     found = []
     hints = typing.get_type_hints(kind)
     for entry in dataclasses.fields(kind):
-        hint = hints[entry.name]
-        allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        allowed = allowed_types(hints[entry.name])
         absent: Any = entry.metadata.get("before")
         if absent is None and types.NoneType not in allowed:
             made = entry.default_factory
@@ -423,7 +422,7 @@ def _check_type(dotted: str, value: Any) -> None:
     if isinstance(value, QuotedString):
         value = value.text
     annotation = key_types()[dotted]
-    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    allowed = allowed_types(annotation)
     fits = (
         (value is None and types.NoneType in allowed)
         or (isinstance(value, bool) and (bool in allowed or dotted == "train.compile"))
