@@ -19,6 +19,7 @@ from glu_bench.keys import key
 
 NUMERICS_VERSION = 1  # raised by hand whenever a change of the code alters results
 BUDGET_KEYS = ("train.tokens", "train.steps", "train.epochs")  # one of them is set
+ARGUMENT_KEYS = ("variant.activation_args", "variant.gate_args", "variant.value_args")
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from glu_bench.config import load_config, render_config
+from glu_bench.config import load_config
+from glu_bench.config_file import render_config
 from glu_bench.cost.process import glu_bench_command, time_command
 from glu_bench.cost.row import Row
 from glu_bench.files import sha256_bytes
