@@ -1,14 +1,12 @@
-"""From override words and YAML files to a checked `Config`: the only file that knows Hydra.
+"""From override words to a checked `Config`, and the groups of files that words choose from.
 
-Hydra composes, OmegaConf types, `rules.check_config` checks ranges; what leaves this file is
-plain dataclasses. Words are checked against the schema before Hydra sees them, so a typing
-mistake ends in one line that says what would work.
+Hydra composes, `config_file` types and checks; what leaves this file is plain dataclasses. Words
+are checked against the schema before Hydra sees them, so a typing mistake ends in one line that
+says what would work.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import itertools
 import re
 import types
@@ -17,17 +15,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glu_bench import rules, schema
-from glu_bench.errors import ConfigError, DataError, GluBenchError, suggest
-from glu_bench.schema import Config, Variant, describe_key, key_types, list_keys
+from glu_bench.config_file import explain_key, explain_omegaconf, finish_config, read_variant_file
+from glu_bench.errors import ConfigError, suggest
+from glu_bench.schema import (
+    ARGUMENT_KEYS,
+    BUDGET_KEYS,
+    Config,
+    Variant,
+    allowed_types,
+    describe_key,
+    key_types,
+    list_keys,
+)
 from glu_bench.words import READ_ONLY, quote
-from glu_bench.yaml_file import read_yaml, refuse_interpolation
+from glu_bench.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 DATA_FOLDERS = {"reproduce"}  # beside the groups; no run's settings are chosen from them
-ARGUMENT_KEYS = ("variant.activation_args", "variant.gate_args", "variant.value_args")
 
 
 def find_config_root() -> Path:
@@ -60,29 +66,6 @@ def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -
     return _compose(words, config_dir)
 
 
-def read_config(path: Path) -> Config:
-    """A configuration saved by `write_config`; the file may come from anybody.
-
-    A key that is not there has the value of runs older than the key, null where that is allowed.
-    Raises: DataError if it is not a complete, plain configuration within all ranges.
-    """
-    try:
-        tree = read_yaml(path)
-        config = _fill(Config, tree)
-        if config is None:
-            return _convert(path, tree)
-        return _check(config)
-    except GluBenchError as error:
-        raise DataError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
-
-
-def render_config(config: Config) -> str:
-    """The configuration as YAML; `read_config` of it gives an equal configuration."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-
-
 def read_variant(name: str, config_dir: Path | None = None) -> Variant:
     """The description of one variant, without composing the rest.
 
@@ -93,12 +76,7 @@ def read_variant(name: str, config_dir: Path | None = None) -> Variant:
         raise ConfigError(f"no variant named '{name}'; known: {', '.join(names)}{suggest(name, names)}")
     roots = _list_roots(config_dir)
     path = next(path for root in roots if (path := root / "variant" / f"{name}.yaml").is_file())
-    tree = read_yaml(path)
-    variant: Variant | None = _fill(Variant, tree)
-    if variant is None:
-        variant = _convert_variant(path, tree)
-    rules.check_variant(variant)
-    return variant
+    return read_variant_file(path)
 
 
 def list_group(group: str, config_dir: Path | None = None) -> list[str]:
@@ -172,7 +150,7 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
     # a constant may be one that the variant's file does not name, for another function
     words = [f"++{w}" if w.partition("=")[0].rpartition(".")[0] in ARGUMENT_KEYS else w for w in words]
     keys = {word.split("=", 1)[0] for word in words}
-    budgets = {"train.tokens", "train.steps", "train.epochs"}
+    budgets = set(BUDGET_KEYS)
     if keys & budgets:  # a budget on the command line replaces the preset's, whatever its unit
         words.extend(f"{name}=null" for name in sorted(budgets - keys))
     if config_dir is not None:
@@ -183,19 +161,19 @@ def _compose(words: Sequence[str], config_dir: Path | None) -> Config:
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(find_config_root())):
             composed = compose(config_name="config", overrides=words)
-        return _finish(composed)
+        return finish_config(composed)
     except (OmegaConfBaseException, OverflowError) as error:
-        raise ConfigError(_explain_omegaconf(error)) from None
+        raise ConfigError(explain_omegaconf(error)) from None
     except HydraException as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         if isinstance(cause, OmegaConfBaseException):
-            raise ConfigError(_explain_omegaconf(cause)) from None
+            raise ConfigError(explain_omegaconf(cause)) from None
         unknown = re.search(r"full_key: (\S+)", str(cause))
         if unknown:
             said = [line for line in str(cause).splitlines() if not line.startswith("In '")]
-            raise ConfigError(_explain_key(unknown[1], said[0])) from None
+            raise ConfigError(explain_key(unknown[1], said[0])) from None
         raise ConfigError(" ".join(str(cause).split())) from None
 
 
@@ -212,9 +190,9 @@ def _assemble(overrides: Iterable[Override]) -> Config:
             place = place.setdefault(group, {})
         place[name] = _plain_value(override)
     try:
-        return _finish(OmegaConf.merge(OmegaConf.structured(Config), tree))
+        return finish_config(OmegaConf.merge(OmegaConf.structured(Config), tree))
     except (OmegaConfBaseException, OverflowError) as error:
-        raise ConfigError(_explain_omegaconf(error)) from None
+        raise ConfigError(explain_omegaconf(error)) from None
 
 
 def _plain_value(override: Override) -> Any:
@@ -224,125 +202,6 @@ def _plain_value(override: Override) -> Any:
     if isinstance(value, list):
         return [entry.text if isinstance(entry, QuotedString) else entry for entry in value]
     return value.text if isinstance(value, QuotedString) else value
-
-
-def _finish(composed: Any) -> Config:
-    from omegaconf import OmegaConf
-
-    OmegaConf.set_readonly(composed, False)
-    if OmegaConf.is_missing(composed, "numerics_version"):
-        composed.numerics_version = schema.NUMERICS_VERSION
-    refuse_interpolation(OmegaConf.to_container(composed, resolve=False))
-    return _check(typing.cast(Config, OmegaConf.to_object(composed)))
-
-
-def _check(config: Config) -> Config:
-    config.train.compile = config.train.compile.lower()  # train.compile=false is read as a bool
-    config.train.diagnostics = {"False": "off"}.get(config.train.diagnostics, config.train.diagnostics)
-    rules.check_config(config)
-    return config
-
-
-def _fill(kind: Any, tree: Any) -> Any:
-    """The dataclass of a tree whose every value has its declared type; None if one has not.
-
-    Most files are read by this alone, in a twentieth of the time that OmegaConf takes; what it
-    leaves is for OmegaConf, which converts what can be converted and names what cannot.
-    """
-    if not isinstance(tree, dict):
-        return None
-    values: dict[str, Any] = {}
-    n_taken = 0
-    for name, allowed, absent in _list_fields(kind):
-        if name not in tree:
-            if absent is dataclasses.MISSING:
-                return None
-            values[name] = absent() if callable(absent) else absent
-            continue
-        n_taken += 1
-        value = tree[name]
-        if dataclasses.is_dataclass(allowed[0]):
-            value = _fill(allowed[0], value)
-            if value is None:
-                return None
-        elif not _has_type(value, allowed):
-            return None
-        values[name] = value
-    return kind(**values) if n_taken == len(tree) else None
-
-
-@functools.cache
-def _list_fields(kind: type) -> tuple[tuple[str, tuple[Any, ...], Any], ...]:
-    """Each field's name, types, and value where it is absent: that of older runs, its default, or MISSING."""
-    found = []
-    hints = typing.get_type_hints(kind)
-    for entry in dataclasses.fields(kind):
-        hint = hints[entry.name]
-        allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        absent: Any = entry.metadata.get("before")
-        if absent is None and types.NoneType not in allowed:
-            made = entry.default_factory
-            absent = entry.default if made is dataclasses.MISSING else made
-        found.append((entry.name, allowed, absent))
-    return tuple(found)
-
-
-def _has_type(value: Any, allowed: tuple[Any, ...]) -> bool:
-    kind = type(value)
-    if kind is list:
-        return list[str] in allowed and all(type(item) is str and item != "???" for item in value)
-    if kind is dict:
-        return dict[str, float] in allowed and all(type(number) is float for number in value.values())
-    return kind in allowed and value != "???"  # three question marks stand for a missing value in Hydra
-
-
-def _convert(path: Path, tree: dict[str, Any]) -> Config:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return _finish(OmegaConf.merge(OmegaConf.structured(Config), _make_older(), tree))
-    except OmegaConfBaseException as error:
-        raise DataError(f"{path}: {_explain_omegaconf(error)}") from None
-
-
-def _convert_variant(path: Path, tree: dict[str, Any]) -> Variant:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Variant), tree)
-        return typing.cast(Variant, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_explain_omegaconf(error, 'variant.')}") from None
-
-
-def _make_older() -> dict[str, Any]:
-    """What a run older than a key had there: null for every nullable key of a group."""
-    older: dict[str, dict[str, Any]] = {}
-    for dotted, annotation in key_types().items():
-        group, _, name = dotted.rpartition(".")
-        before = list_keys()[dotted].metadata["before"]
-        if before is not None or types.NoneType in typing.get_args(annotation):
-            older.setdefault(group, {})[name] = before
-    return older
-
-
-def _explain_omegaconf(error: BaseException, prefix: str = "") -> str:
-    dotted = getattr(error, "full_key", None) or ""
-    message = str(error).splitlines()[0]
-    return _explain_key(prefix + dotted, message) if dotted else message
-
-
-def _explain_key(dotted: str, message: str) -> str:
-    keys = list_keys()
-    if dotted.rpartition(".")[0] in ARGUMENT_KEYS:
-        return f"{dotted}: {message}; expected a number"
-    if dotted not in keys:
-        return f"{dotted}: no such key{suggest(dotted, keys)}"
-    if "missing mandatory value" in message:
-        return f"{dotted} is missing; {keys[dotted].metadata['help']}"
-    return f"{dotted}: {message}; expected {describe_key(dotted)}"
 
 
 def _list_roots(config_dir: Path | None) -> list[Path]:
@@ -423,7 +282,7 @@ def _check_type(dotted: str, value: Any) -> None:
     if isinstance(value, QuotedString):
         value = value.text
     annotation = key_types()[dotted]
-    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    allowed = allowed_types(annotation)
     fits = (
         (value is None and types.NoneType in allowed)
         or (isinstance(value, bool) and (bool in allowed or dotted == "train.compile"))

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ import torch
 
 from glu_bench import schema
 from glu_bench.errors import ConfigError, DeviceError
+from glu_bench.rules import DEVICE
 
 # dense bf16 FLOP/s, of tensor cores without sparsity and summing in fp32, by the name that the driver
 # gives. Sources: NVIDIA's data sheets of A100 (2021), H100, H200, A30, A10, L4, L40S; white papers of
@@ -112,7 +112,7 @@ def resolve_device(wanted: str) -> str:
     Raises: ConfigError for a word that is no device; DeviceError if it is not there (nothing else
     is taken in its place).
     """
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", wanted):
+    if not DEVICE.fullmatch(wanted):
         raise ConfigError(f"{wanted}: no device; one of auto, cpu, cuda, cuda:N, mps")
     if wanted == "auto":
         if torch.cuda.is_available():
@@ -151,10 +151,16 @@ def find_missing_compiler(device: str) -> str | None:
             if importlib.util.find_spec("triton")
             else "torch.compile needs triton, which is not installed"
         )
-    named = os.environ.get("CXX")
-    if any(shutil.which(name) for name in ([named] if named else ["g++", "clang++", "c++"])):
+    if find_cxx() is not None:
         return None
     return "torch.compile needs a C++ compiler, and there is no g++ or clang++ on the PATH"
+
+
+def find_cxx() -> str | None:
+    """The C++ compiler that torch.compile builds kernels with on a CPU: CXX, else the first of the usual."""
+    named = os.environ.get("CXX")
+    names = [named] if named else ["g++", "clang++", "c++"]
+    return next((found for name in names if (found := shutil.which(name))), None)
 
 
 def make_autocast(device: str, precision: str) -> AbstractContextManager[object]:

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from glu_bench.config import ARGUMENT_KEYS, expand_grid, load_config, read_setting, read_sweep, read_variant
+from glu_bench.config import expand_grid, load_config, read_setting, read_sweep, read_variant
 from glu_bench.errors import ConfigError
 from glu_bench.rules import check_config
-from glu_bench.schema import Config, is_number_key
+from glu_bench.schema import ARGUMENT_KEYS, Config, is_number_key
 
 Setting = tuple[str, Any] | None
 

@@ -30,12 +30,13 @@ from torch.distributed.rendezvous import rendezvous
 from glu_bench import schema
 from glu_bench.errors import ConfigError, DeviceError, GluBenchError, LostRankError
 from glu_bench.files import sha256_bytes
+from glu_bench.host import count_cores
 from glu_bench.rules import check_shares
 
 POLL_S = 0.05
 STORE_FD = "GLU_BENCH_STORE_FD"  # set by the launcher for rank 0: a socket that listens already
 # how gloo, NCCL and the store say that a peer is gone; torch has no one class for it
-LOSS_WORDS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
+LOST_WORDS = re.compile(r"gloo|nccl|connection (closed|reset|refused)|broken pipe|timed? ?out", re.IGNORECASE)
 
 Made = TypeVar("Made")
 
@@ -98,7 +99,7 @@ class Ranks:
 
         However long that takes, as long as its store answers them.
         """
-        with explain_loss():
+        with explain_lost_rank():
             if self.rank == 0:
                 self.store.set(what, "here")
                 return
@@ -112,7 +113,7 @@ class Ranks:
         """
         if self.size == 1:
             return
-        with explain_loss():
+        with explain_lost_rank():
             kind = torch.device(device)
             if kind.type == "cuda":
                 torch.cuda.set_device(kind)
@@ -124,9 +125,9 @@ class Ranks:
                 timeout=timedelta(seconds=self.timeout_s),
             )
 
-    def explain_loss(self) -> AbstractContextManager[None]:
-        """`explain_loss`, or nothing for a process alone."""
-        return explain_loss() if self.size > 1 else contextlib.nullcontext()
+    def explain_lost_rank(self) -> AbstractContextManager[None]:
+        """`explain_lost_rank`, or nothing for a process alone."""
+        return explain_lost_rank() if self.size > 1 else contextlib.nullcontext()
 
     def name(self, what: str) -> str:
         """A name for what each rank has of its own; rank 0's is the plain one."""
@@ -225,7 +226,7 @@ def join_ranks(parallel: schema.Parallel) -> Iterator[Ranks]:
         raise ConfigError(f"parallel={parallel.mode}: {size} processes were started; parallel=ddp or fsdp")
     if sys.platform == "linux" and os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a host name may resolve to nowhere
-    with explain_loss():
+    with explain_lost_rank():
         try:
             timeout = timedelta(seconds=parallel.timeout_s)
             # torch's own words first, where it has some
@@ -307,12 +308,12 @@ def count_ranks(parallel: schema.Parallel) -> int:
 
 
 @contextlib.contextmanager
-def explain_loss() -> Iterator[None]:
+def explain_lost_rank() -> Iterator[None]:
     """Turn the many errors that say that another process is gone into LostRankError."""
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or LOSS_WORDS.search(str(error)):
+        if isinstance(error, dist.DistError) or LOST_WORDS.search(str(error)):
             words = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).partition(". ")[0]  # no place in C++
             raise LostRankError(f"another process of the run ended or does not answer ({words})") from None
         raise
@@ -338,13 +339,6 @@ def spread_like(whole: Tensor, like: Tensor) -> Tensor:
     assert isinstance(like, DTensor)
     here = whole.to(like.device)
     return distribute_tensor(here, like.device_mesh, like.placements, src_data_rank=None)
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _group_device() -> torch.device:

@@ -8,7 +8,9 @@ import re
 
 from glu_bench.errors import ConfigError, suggest
 from glu_bench.keys import check_range
-from glu_bench.schema import Config, Optim, Variant
+from glu_bench.schema import Config, Data, Match, Model, Optim, Tokenizer, Train, Variant
+
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")  # what train.device may be
 
 # Keys of Optim that not every optimiser reads, and who does; null for the others.
 OPTIM_READERS = {
@@ -30,6 +32,21 @@ def check_config(config: Config) -> None:
 
     Raises: ConfigError naming the key, the value and what would work.
     """
+    _check_ranges(config)
+    check_variant(config.variant)
+    _check_heads(config.model)
+    _check_budget(config.train)
+    _check_match(config.match)
+    _check_text(config.data, config.tokenizer)
+    _check_stride(config)
+    check_optim(config.optim)
+    check_parallel(config)
+    _check_schedule(config.optim)
+    _check_device(config.train)
+    _check_labels(config)
+
+
+def _check_ranges(config: Config) -> None:
     for group in dataclasses.fields(config):
         value = getattr(config, group.name)
         if dataclasses.is_dataclass(value):
@@ -37,8 +54,9 @@ def check_config(config: Config) -> None:
                 check_range(f"{group.name}.{entry.name}", getattr(value, entry.name), entry.metadata)
         else:
             check_range(group.name, value, group.metadata)
-    check_variant(config.variant)
-    model, train, match = config.model, config.train, config.match
+
+
+def _check_heads(model: Model) -> None:
     if model.d_model % model.n_heads or (model.d_model // model.n_heads) % 2:
         heads = [
             h for h in range(1, model.d_model + 1) if model.d_model % h == 0 and model.d_model // h % 2 == 0
@@ -47,6 +65,9 @@ def check_config(config: Config) -> None:
             f"model.n_heads={model.n_heads}: model.d_model={model.d_model} must split into even heads"
             + (f"; heads that work: {', '.join(map(str, heads))}" if heads else "; choose an even d_model")
         )
+
+
+def _check_budget(train: Train) -> None:
     given = [name for name in ("tokens", "steps", "epochs") if getattr(train, name) is not None]
     if len(given) != 1:
         raise ConfigError(
@@ -57,13 +78,18 @@ def check_config(config: Config) -> None:
         raise ConfigError(
             f"train.grad_accum={train.grad_accum}: must divide train.batch_size={train.batch_size}"
         )
+
+
+def _check_match(match: Match) -> None:
     if match.mode == "none" and match.d_ff is None:
         raise ConfigError("match=none needs the width itself: match.d_ff=512, say")
     if match.mode != "none" and match.d_ff is not None:
         raise ConfigError(f"match.d_ff={match.d_ff}: only match=none takes an explicit width")
-    if config.data.source == "files" and not config.data.files:
+
+
+def _check_text(data: Data, tokenizer: Tokenizer) -> None:
+    if data.source == "files" and not data.files:
         raise ConfigError("data=text needs files: data.files=notes.txt, or 'data.files=[a.txt,b.txt]'")
-    data, tokenizer = config.data, config.tokenizer
     if data.source == "hub" and not data.path:
         raise ConfigError(
             "data=hub needs the dataset: data.path=owner/name, and often data.name, data.column"
@@ -76,18 +102,28 @@ def check_config(config: Config) -> None:
         raise ConfigError("tokenizer=bpe needs tokenizer.vocab_size, 2048 say")
     if tokenizer.kind in ("file", "hub") and not tokenizer.path:
         raise ConfigError(f"tokenizer={tokenizer.kind} needs tokenizer.path")
-    stride = config.evaluation.stride
-    if stride is not None and stride > model.seq_len:
-        raise ConfigError(f"evaluation.stride={stride}: at most model.seq_len={model.seq_len}")
-    check_optim(config.optim)
-    check_parallel(config)
-    if config.optim.schedule == "wsd" and config.optim.warmup_share + config.optim.decay_share > 1:
+
+
+def _check_stride(config: Config) -> None:
+    stride, seq_len = config.evaluation.stride, config.model.seq_len
+    if stride is not None and stride > seq_len:
+        raise ConfigError(f"evaluation.stride={stride}: at most model.seq_len={seq_len}")
+
+
+def _check_schedule(optim: Optim) -> None:
+    if optim.schedule == "wsd" and optim.warmup_share + optim.decay_share > 1:
         raise ConfigError("optim.warmup_share + optim.decay_share must be at most 1 for optim.schedule=wsd")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", train.device):
+
+
+def _check_device(train: Train) -> None:
+    if not DEVICE.fullmatch(train.device):
         raise ConfigError(f"train.device={train.device}: one of auto, cpu, cuda, cuda:N, mps")
+
+
+def _check_labels(config: Config) -> None:
     for dotted, label in (
         ("variant.name", config.variant.name),
-        ("model.preset", model.preset),
+        ("model.preset", config.model.preset),
         ("data.corpus", config.data.corpus),
     ):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]{0,63}", label):

@@ -18,6 +18,8 @@ from typing import Any
 from glu_bench.keys import key
 
 NUMERICS_VERSION = 1  # raised by hand whenever a change of the code alters results
+BUDGET_KEYS = ("train.tokens", "train.steps", "train.epochs")  # one of them is set
+ARGUMENT_KEYS = ("variant.activation_args", "variant.gate_args", "variant.value_args")
 
 
 @dataclass(kw_only=True)
@@ -371,20 +373,22 @@ def key_types() -> dict[str, Any]:
     return hints
 
 
+def allowed_types(annotation: Any) -> tuple[Any, ...]:
+    """The types that an annotation lets through: those of a union, else itself."""
+    return typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+
+
 def is_number_key(dotted: str, value: Any) -> bool:
     """Whether a whole number given to this key becomes a float."""
-    annotation = key_types()[dotted]
-    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    allowed = allowed_types(key_types()[dotted])
     return isinstance(value, int) and not isinstance(value, bool) and float in allowed
 
 
 def describe_key(dotted: str) -> str:
     """What a key takes, in words: `a number > 0`."""
-    annotation = key_types()[dotted]
     names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     names |= {types.NoneType: "null", dict[str, float]: f"numbers by name, such as {dotted}.beta=1"}
-    words = [names.get(entry, "a list") for entry in allowed]
+    words = [names.get(entry, "a list") for entry in allowed_types(key_types()[dotted])]
     metadata = list_keys()[dotted].metadata
     if metadata["choices"]:
         return "one of " + ", ".join(metadata["choices"])

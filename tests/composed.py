@@ -7,7 +7,8 @@ import dataclasses
 import functools
 import re
 
-from glu_bench.config import _fill, load_config, read_variant
+from glu_bench.config import load_config, read_variant
+from glu_bench.config_file import _fill
 from glu_bench.errors import ConfigError
 from glu_bench.grid import with_words
 from glu_bench.schema import Config, list_keys

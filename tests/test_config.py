@@ -12,18 +12,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glu_bench import config as configuration
-from glu_bench import rules, schema
+from glu_bench import config_file, rules, schema
 from glu_bench.config import (
     expand_grid,
     find_config_root,
     list_group,
     list_groups,
     load_config,
-    read_config,
     read_variant,
-    render_config,
 )
+from glu_bench.config_file import read_config, render_config
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.ffn.formula import make_formula
 from glu_bench.ffn.matching import match_width
@@ -546,16 +544,16 @@ def test_what_is_read_without_omegaconf_is_what_it_would_have_read(
     changed += [{**plain, "more": 1}, {**plain, group: {**plain[group], "more": 1} if keys else 1}]
     n_filled = 0
     for tree in changed:
-        filled = configuration._fill(schema.Config, tree)
+        filled = config_file._fill(schema.Config, tree)
         if filled is None:
             continue
         n_filled += 1
         try:
-            configuration._check(filled)
+            config_file._check(filled)
         except ConfigError as error:
             with pytest.raises(ConfigError, match=re.escape(str(error))):
-                configuration._convert(path, tree)
+                config_file._convert(path, tree)
         else:
-            assert repr(filled) == repr(configuration._convert(path, tree))
+            assert repr(filled) == repr(config_file._convert(path, tree))
     assert n_filled >= 1
-    assert configuration._fill(schema.Config, plain) == tiny_config()
+    assert config_file._fill(schema.Config, plain) == tiny_config()

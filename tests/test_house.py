@@ -17,15 +17,15 @@ from tests.conftest import REPO, command_env
 
 PACKAGE = REPO / "glu_bench"
 ROOMS = (
-    *("errors", "faults", "files", "cache", "yaml_file", "typed_file", "keys", "schema", "rules", "words"),
-    *("config", "launch", "grid", "device"),
+    *("errors", "faults", "files", "cache", "host", "yaml_file", "typed_file", "keys", "schema", "rules"),
+    *("words", "config_file", "config", "launch", "grid", "device"),
     *("ranks", "allocator", "compiler"),
     *("ffn", "lm", "data", "runs", "evaluate", "train", "stats", "study", "cost"),
     *("interop", "show", "cli"),
 )
 DOORS = {
     "hydra": ("config", "launch"),
-    "omegaconf": ("typed_file", "config", "launch"),
+    "omegaconf": ("typed_file", "config_file", "config", "launch"),
     "yaml": ("yaml_file",),
     "scipy": ("stats",),
     "jinja2": ("show",),

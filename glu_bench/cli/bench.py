@@ -12,10 +12,7 @@ from glu_bench.cli.completion import complete_variant
 from glu_bench.cli.options import AsJson, ConfigDir, Quiet
 
 if TYPE_CHECKING:
-    from glu_bench.cost.compare import CompareRow
-    from glu_bench.cost.data import DataRow
-    from glu_bench.cost.gates import GateRow
-    from glu_bench.cost.memory import MemoryRow
+    from glu_bench.cost.row import Row
     from glu_bench.cost.startup import StartupRow
     from glu_bench.cost.variants import VariantBenchmark
 
@@ -260,7 +257,7 @@ def _print_variants(found: VariantBenchmark, as_json: bool, quiet: bool) -> None
 
 
 def _print_rows(
-    rows: Sequence[CompareRow | DataRow | GateRow | MemoryRow | StartupRow],
+    rows: Sequence[Row | StartupRow],
     peer: str,
     as_json: bool,
     quiet: bool,

@@ -118,7 +118,7 @@ def show(
 
     Example: glu-bench runs show swiglu-nano
     """
-    from glu_bench.config import render_config
+    from glu_bench.config_file import render_config
     from glu_bench.runs.fields import SHOWN
     from glu_bench.runs.folder import find_run
     from glu_bench.show.console import make_stdout, plain, print_json

@@ -12,12 +12,13 @@ import random
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glu_bench.config import load_config, render_config
+from glu_bench.config import load_config
+from glu_bench.config_file import render_config
 from glu_bench.cost.process import glu_bench_command, time_command
+from glu_bench.cost.row import Row
 from glu_bench.files import sha256_bytes
 from glu_bench.runs.folder import make_run_id
 from glu_bench.runs.record import add_checksum
@@ -28,20 +29,9 @@ N_WINDOWS = 500  # of the held-out text, 256 bytes each
 MB = 10**6
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompareRow:
-    """One measurement; there is no peer."""
-
-    name: str
-    ours: float
-    peer: None
-    ratio: None
-    unit: str
-
-
-def bench_compare(sizes: Sequence[int] = (10, 100, 1000), rounds: int = 3) -> list[CompareRow]:
+def bench_compare(sizes: Sequence[int] = (10, 100, 1000), rounds: int = 3) -> list[Row]:
     """Rows: for each number of folders the least seconds and the peak memory; what a folder more costs."""
-    rows: list[CompareRow] = []
+    rows: list[Row] = []
     elapsed: dict[int, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for n in sorted(set(sizes)):
@@ -55,13 +45,13 @@ def bench_compare(sizes: Sequence[int] = (10, 100, 1000), rounds: int = 3) -> li
             elapsed[n] = min(spent.elapsed_s for spent in measured)
             busy_s = min(spent.busy_s for spent in measured)
             peak_bytes = max(spent.peak_bytes for spent in measured)
-            rows.append(_row(f"{n:,} folders", elapsed[n], "s"))
-            rows.append(_row(f"{n:,} folders, processor time", busy_s, "s"))
-            rows.append(_row(f"{n:,} folders, peak memory", peak_bytes / MB, "MB"))
+            rows.append(Row(name=f"{n:,} folders", ours=elapsed[n], unit="s"))
+            rows.append(Row(name=f"{n:,} folders, processor time", ours=busy_s, unit="s"))
+            rows.append(Row(name=f"{n:,} folders, peak memory", ours=peak_bytes / MB, unit="MB"))
     least, most = min(elapsed), max(elapsed)
     if least < most:
         more_ms = 1e3 * (elapsed[most] - elapsed[least]) / (most - least)
-        rows.append(_row(f"a folder more, {least:,} to {most:,}", more_ms, "ms"))
+        rows.append(Row(name=f"a folder more, {least:,} to {most:,}", ours=more_ms, unit="ms"))
     return rows
 
 
@@ -87,10 +77,6 @@ def write_runs(output_dir: Path, n_runs: int) -> None:
             (run / "metrics.jsonl").write_text(metrics)
             (run / "blocks.safetensors").write_bytes(blocks)
             (run / "result.json").write_text(json.dumps(add_checksum(result), indent=2))
-
-
-def _row(name: str, ours: float, unit: str) -> CompareRow:
-    return CompareRow(name=name, ours=ours, peer=None, ratio=None, unit=unit)
 
 
 def _make_row(step: int) -> dict[str, Any]:

@@ -10,48 +10,42 @@ import resource
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from glu_bench.config import load_config
 from glu_bench.cost.alone import run_alone
+from glu_bench.cost.row import Row
 from glu_bench.data.corpora import find_corpus
 from glu_bench.data.documents import list_stdlib
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import prepare_tokens, write_tokens
 from glu_bench.data.splits import split_documents
+from glu_bench.host import find_max_rss_bytes
 
 MB = 10**6
 BPE_VOCAB_SIZE = 2048
 BATCH_CHARS = 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataRow:
-    """One measurement; `peer` is the tokenizers library alone on the same text and cores."""
+def bench_data(small_mb: int = 10, large_mb: int = 1000) -> list[Row]:
+    """Rows: byte tokenising at two sizes (speed, peak memory), BPE against its library, batch supply.
 
-    name: str
-    ours: float
-    peer: float | None
-    ratio: float | None
-    unit: str
-
-
-def bench_data(small_mb: int = 10, large_mb: int = 1000) -> list[DataRow]:
-    """Rows: byte tokenising at two sizes (speed, peak memory), BPE against its library, batch supply."""
+    The peer is the tokenizers library alone on the same text and cores.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         texts = {size: _write_text(Path(folder) / f"{size}.txt", size * MB) for size in (small_mb, large_mb)}
         for size, path in texts.items():
             elapsed_s, peak_bytes = run_alone(_prepare, path, folder, ())
-            rows.append(_row(f"bytes, {size} MB of text", path.stat().st_size / MB / elapsed_s, "MB/s"))
-            rows.append(_row(f"peak memory, {size} MB of text", peak_bytes / MB, "MB"))
+            speed = path.stat().st_size / MB / elapsed_s
+            rows.append(Row(name=f"bytes, {size} MB of text", ours=speed, unit="MB/s"))
+            rows.append(Row(name=f"peak memory, {size} MB of text", ours=peak_bytes / MB, unit="MB"))
         path = texts[small_mb]
         words = ("tokenizer=bpe", f"tokenizer.vocab_size={BPE_VOCAB_SIZE}")
         ours_s, peer_s = run_alone(_encode_bpe, path, folder, words)
         size_mb = path.stat().st_size / MB
         rows.append(
-            DataRow(
+            Row(
                 name=f"bpe, {small_mb} MB of text",
                 ours=size_mb / ours_s,
                 peer=size_mb / peer_s,
@@ -59,12 +53,8 @@ def bench_data(small_mb: int = 10, large_mb: int = 1000) -> list[DataRow]:
                 unit="MB/s",
             )
         )
-        rows.append(_row("a batch of 16 x 256", 1e3 * _time_batch(path, folder), "ms"))
+        rows.append(Row(name="a batch of 16 x 256", ours=1e3 * _time_batch(path, folder), unit="ms"))
     return rows
-
-
-def _row(name: str, ours: float, unit: str) -> DataRow:
-    return DataRow(name=name, ours=ours, peer=None, ratio=None, unit=unit)
 
 
 def _write_text(path: Path, n_bytes: int) -> Path:
@@ -86,7 +76,7 @@ def _prepare(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, fl
     began = time.perf_counter()
     prepare_tokens(config)
     elapsed_s = time.perf_counter() - began
-    return elapsed_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return elapsed_s, find_max_rss_bytes(resource.getrusage(resource.RUSAGE_SELF))
 
 
 def _encode_bpe(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, float]:

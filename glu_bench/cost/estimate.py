@@ -15,11 +15,11 @@ from glu_bench.cache import keep_compiled_graphs
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import TokenSet, prepare_tokens
 from glu_bench.device import make_autocast, resolve_train
+from glu_bench.host import count_cores
 from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.counts import Counts, count_model
 from glu_bench.lm.decoder import make_decoder
 from glu_bench.lm.init import init_weights
-from glu_bench.study.slots import count_cores
 from glu_bench.train.loop import count_steps
 from glu_bench.train.optimizer import make_optimizer
 

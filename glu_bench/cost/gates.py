@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from glu_bench.cache import keep_compiled_graphs
 from glu_bench.cost.race import Step, race
+from glu_bench.cost.row import Row
 from glu_bench.cost.step import load_preset, make_our_step
 from glu_bench.cost.step_parity import VOCAB_SIZE
 from glu_bench.data.prepared import TokenStream
@@ -21,28 +21,18 @@ from glu_bench.ranks import ALONE
 from glu_bench.train.diagnostics import make_diagnostics
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateRow:
-    """One preset; seconds are medians over rounds."""
-
-    name: str
-    ours: float  # seconds a step with light diagnostics, at log_every and eval_every of train=default
-    peer: float  # without
-    ratio: float
-    unit: str = "s"
-
-
-def bench_gates(presets: Sequence[str], *, batch_size: int = 16, rounds: int = 7) -> list[GateRow]:
+def bench_gates(presets: Sequence[str], *, batch_size: int = 16, rounds: int = 7) -> list[Row]:
     """Seconds of a compiled training step on CPU with light diagnostics and without, a row a preset.
 
-    Noting is timed by itself, in turns with the step, and shared out over the steps between.
+    Noting is timed by itself, in turns with the step, and shared out over the steps between, at
+    log_every and eval_every of train=default. Seconds are medians over rounds.
     Raises: ConfigError for an unknown preset.
     """
     keep_compiled_graphs()
     return [_bench_preset(preset, batch_size, rounds) for preset in presets]
 
 
-def _bench_preset(preset: str, batch_size: int, rounds: int) -> GateRow:
+def _bench_preset(preset: str, batch_size: int, rounds: int) -> Row:
     config = load_preset(preset, "train.device=cpu")
     step = make_our_step(config, batch_size)
     model = make_decoder(config, VOCAB_SIZE)  # beside the step's own, which keeps no gradient
@@ -63,4 +53,4 @@ def _bench_preset(preset: str, batch_size: int, rounds: int) -> GateRow:
         for whole, gradients, units in zip(*(seconds[name] for name in parts), strict=True)
     ]
     without, ratio = statistics.median(seconds["step"]), 1 + statistics.median(shares)
-    return GateRow(name=preset, ours=without * ratio, peer=without, ratio=ratio)
+    return Row(name=preset, ours=without * ratio, peer=without, ratio=ratio, unit="s")

@@ -8,13 +8,13 @@ the process that has made the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from glu_bench.config import load_config
 from glu_bench.cost.alone import run_alone
+from glu_bench.cost.row import Row
 from glu_bench.ffn.saved import list_kept
 from glu_bench.lm.decoder import Decoder, make_decoder
 from glu_bench.lm.init import init_weights
@@ -30,18 +30,7 @@ LARGE_WIDTH = 192
 SEED = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemoryRow:
-    """One measurement; `peer` is plain eager PyTorch, `ratio` ours over the peer's."""
-
-    name: str
-    ours: float
-    peer: float | None
-    ratio: float | None
-    unit: str
-
-
-def bench_memory(lengths: Sequence[int] = LENGTHS) -> list[MemoryRow]:
+def bench_memory(lengths: Sequence[int] = LENGTHS) -> list[Row]:
     """Rows: bytes that a token keeps for the backward pass and the step's peak, by length; the head's peak.
 
     All on the CPU, with bf16 autocast unless the row says fp32.
@@ -109,5 +98,5 @@ def _draw_tokens(vocab_size: int, n_rows: int, seq_len: int) -> Tensor:
     return torch.randint(vocab_size, (n_rows, seq_len), generator=torch.Generator().manual_seed(SEED))
 
 
-def _row(name: str, ours: float, peer: float, unit: str) -> MemoryRow:
-    return MemoryRow(name=name, ours=ours, peer=peer, ratio=ours / peer if peer else None, unit=unit)
+def _row(name: str, ours: float, peer: float, unit: str) -> Row:
+    return Row(name=name, ours=ours, peer=peer, ratio=ours / peer if peer else None, unit=unit)

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glu_bench.host import find_max_rss_bytes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
@@ -38,7 +40,7 @@ def time_command(command: Sequence[str], changes: Mapping[str, str] | None = Non
     return Spent(
         elapsed_s=elapsed_s,
         busy_s=usage.ru_utime + usage.ru_stime,
-        peak_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        peak_bytes=find_max_rss_bytes(usage),
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from glu_bench.cache import GRAPHS
 from glu_bench.cost.compare import write_runs
 from glu_bench.cost.process import Spent, glu_bench_command, time_command
 from glu_bench.device import find_missing_compiler
@@ -109,7 +110,7 @@ def _make_rows(turns: Sequence[Mapping[str, Spent]]) -> list[StartupRow]:
 def _bench_compiled(place: Path, changes: Mapping[str, str]) -> list[StartupRow]:
     """Rows of a pico run of one step, made twice: compiling all of it, and finding it compiled."""
     missing = find_missing_compiler("cpu")
-    graphs = {"TORCHINDUCTOR_CACHE_DIR": str(place / "graphs")}
+    graphs = {GRAPHS: str(place / "graphs")}
     rows = []
     for state in ("empty", "filled"):
         names = (f"first compiled step, {state} compiler cache", f"a run of one step, {state} compiler cache")

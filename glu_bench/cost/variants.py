@@ -51,9 +51,9 @@ class VariantBenchmark:
     rows: tuple[VariantRow, ...]
     environment: dict[str, str | int | bool]
 
-    def list_beyond(self, limit: float = LIMIT) -> list[VariantRow]:
-        """The pointwise variants whose step takes more than `limit` times swiglu's."""
-        return [row for row in self.rows if row.pointwise and row.ratio > limit]
+    def list_beyond(self) -> list[VariantRow]:
+        """The pointwise variants whose step takes more than LIMIT times swiglu's."""
+        return [row for row in self.rows if row.pointwise and row.ratio > LIMIT]
 
 
 def bench_variants(

@@ -1,1 +1,1 @@
-"""Held-out loss, perplexity, bits per byte."""
+"""Held-out loss, perplexity, bits per byte; inspection of units and gates, ablation, gradients."""

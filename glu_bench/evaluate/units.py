@@ -7,6 +7,7 @@ more for every token. The RMS is over tokens and units; everything is summed in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ OCTAVE_REACH = 40  # |hidden| is counted by octave from 2^-40 to 2^40, ends like
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSums:
-    """What is kept of all tokens seen so far. Shapes: (F,), gram (F, F), counts int64."""
+    """What is kept of all tokens seen so far. Shapes: (F,), gram (F, F); counts int64."""
 
     hidden: Tensor
     hidden_squared: Tensor
@@ -37,14 +38,23 @@ class UnitSums:
     largest: Tensor  # |hidden|
     smallest: Tensor
     higher: Tensor  # (2,): hidden^3 and hidden^4 over all units
-    counts: Tensor  # (N_COUNTS,)
+    counts: Tensor  # one a Count
     gate_cells: Tensor
     octaves: Tensor
     gram: Tensor | None  # hidden^T hidden
     steepest: Steepest | None  # None: the gate reads the whole width, its slopes are not looked at
 
 
-N_TOKENS, N_ZERO, N_LOW, N_HIGH, N_NO_SLOPE, N_BAD_HIDDEN, N_BAD_GATE = range(7)
+class Count(IntEnum):
+    """What is counted, and its place in `UnitSums.counts`; numbers of hidden or gate but for TOKENS."""
+
+    TOKENS = 0
+    ZERO = 1
+    LOW = 2  # saturated below the steepest place
+    HIGH = 3
+    NO_SLOPE = 4
+    BAD_HIDDEN = 5  # not finite
+    BAD_GATE = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +112,7 @@ def make_sums(ffn: FeedForward, *, spectrum: bool = True) -> UnitSums:
         largest=zeros(d_ff),
         smallest=zeros(d_ff) + float("inf"),
         higher=zeros(2),
-        counts=counts(7),
+        counts=counts(len(Count)),
         gate_cells=counts(GATE_CELLS),
         octaves=counts(2 * OCTAVE_REACH),
         gram=zeros(d_ff, d_ff) if spectrum else None,
@@ -135,16 +145,16 @@ def add_tokens(sums: UnitSums, formula: Formula, parts: Parts, real_BT: Tensor) 
         below_NF = gate_NF < sums.steepest.at
         low, high = (flat_NF & below_NF).sum(), (flat_NF & ~below_NF).sum()
         no_slope = (slope_NF == 0).sum()
-    here = [
-        torch.full_like(low, len(hidden_NF)),
-        (hidden_NF == 0).sum(),
-        low,
-        high,
-        no_slope,
-        (~hidden_NF.isfinite()).sum(),
-        (~(gate_NF.isfinite() & value_NF.isfinite())).sum(),
-    ]
-    sums.counts.add_(torch.stack(here))
+    here = {
+        Count.TOKENS: torch.full_like(low, len(hidden_NF)),
+        Count.ZERO: (hidden_NF == 0).sum(),
+        Count.LOW: low,
+        Count.HIGH: high,
+        Count.NO_SLOPE: no_slope,
+        Count.BAD_HIDDEN: (~hidden_NF.isfinite()).sum(),
+        Count.BAD_GATE: (~(gate_NF.isfinite() & value_NF.isfinite())).sum(),
+    }
+    sums.counts.add_(torch.stack([here[each] for each in Count]))
     cells = ((gate_NF[~gate_NF.isnan()] + GATE_REACH) * (GATE_CELLS / (2 * GATE_REACH))).floor()
     sums.gate_cells.add_(_count_cells(cells, GATE_CELLS))
     # frexp writes x as m 2^e with m in [1/2, 1): the octave of x is e - 1
@@ -155,9 +165,9 @@ def add_tokens(sums: UnitSums, formula: Formula, parts: Parts, real_BT: Tensor) 
 def measure_units(sums: UnitSums) -> Units:
     """The numbers of one block, once all tokens, at least one, are counted."""
     counts = sums.counts.tolist()
-    n_tokens, d_ff = counts[N_TOKENS], len(sums.hidden)
+    n_tokens, d_ff = counts[Count.TOKENS], len(sums.hidden)
     n = n_tokens * d_ff
-    good, good_gate = counts[N_BAD_HIDDEN] == 0, counts[N_BAD_GATE] == 0
+    good, good_gate = counts[Count.BAD_HIDDEN] == 0, counts[Count.BAD_GATE] == 0
     sloped = good_gate and sums.steepest is not None
     m1, m2 = (sums.hidden.sum() / n).item(), (sums.hidden_squared.sum() / n).item()
     m3, m4 = (sums.higher / n).tolist()
@@ -177,17 +187,17 @@ def measure_units(sums: UnitSums) -> Units:
     def if_good(value: float | Tensor) -> float | None:
         return finite(value) if good else None
 
-    def share(at: int) -> float | None:
-        return counts[at] / n if sloped else None
+    def share(of: Count) -> float | None:
+        return counts[of] / n if sloped else None
 
     return Units(
         dead_share=if_good(dead.double().mean()),
         always_on_share=if_good(always.double().mean()),
-        zero_share=counts[N_ZERO] / n if good else None,
-        saturation=counts[N_LOW] / n + counts[N_HIGH] / n if sloped else None,
-        saturation_low=share(N_LOW),
-        saturation_high=share(N_HIGH),
-        zero_slope_share=share(N_NO_SLOPE),
+        zero_share=counts[Count.ZERO] / n if good else None,
+        saturation=counts[Count.LOW] / n + counts[Count.HIGH] / n if sloped else None,
+        saturation_low=share(Count.LOW),
+        saturation_high=share(Count.HIGH),
+        zero_slope_share=share(Count.NO_SLOPE),
         hidden_rms=if_good(rms),
         hidden_variance=if_good(variance),
         hidden_varying_share=if_good(varying),
@@ -201,8 +211,8 @@ def measure_units(sums: UnitSums) -> Units:
         participation_ratio=spectrum.participation_ratio,
         effective_rank=spectrum.effective_rank,
         effective_rank_share=None if spectrum.effective_rank is None else spectrum.effective_rank / d_ff,
-        nonfinite_hidden=counts[N_BAD_HIDDEN],
-        nonfinite_gate=counts[N_BAD_GATE],
+        nonfinite_hidden=counts[Count.BAD_HIDDEN],
+        nonfinite_gate=counts[Count.BAD_GATE],
         gate_histogram=sums.gate_cells.tolist(),
         hidden_octaves=sums.octaves.tolist(),
     )

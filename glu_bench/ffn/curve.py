@@ -10,6 +10,7 @@ from torch import Tensor
 from glu_bench.ffn.activations import REDUCING
 from glu_bench.ffn.formula import Formula
 
+REACH = 4.0
 N_OTHERS = 63  # hidden numbers that stand beside the one drawn, where a function reads them all
 
 
@@ -23,15 +24,16 @@ class Curve:
     slopes: list[float]
 
 
-def sample_curve(formula: Formula, low: float = -4.0, high: float = 4.0, n_points: int = 321) -> Curve:
-    """Values and derivatives of the variant's function on [low, high], in fp64.
+def sample_curve(formula: Formula, n_points: int = 321) -> Curve:
+    """Values and derivatives of the variant's function on [-REACH, REACH], in fp64.
 
     At a kink the slope is the one training uses, for it is autograd's.
     """
-    values, slopes = trace_function(formula, torch.linspace(low, high, n_points, dtype=torch.float64))
+    x = torch.linspace(-REACH, REACH, n_points, dtype=torch.float64)
+    values, slopes = trace_function(formula, x)
     return Curve(
         of="gate" if formula.gated else "activation",
-        x=torch.linspace(low, high, n_points, dtype=torch.float64).tolist(),
+        x=x.tolist(),
         values=values.tolist(),
         slopes=slopes.tolist(),
     )

@@ -33,20 +33,27 @@ def lean_feedforward(
     Differentiable once: a second derivative raises.
     Shapes: x (..., D); w_in (2F, D) or (F, D); w_down (D_out, F); learned () or (F,); result (..., D_out).
     """
+    dtype = find_autocast_dtype(x)
+    if dtype is not None:
+        x, w_in, w_down = x.to(dtype), w_in.to(dtype), w_down.to(dtype)
+        b_in = None if b_in is None else b_in.to(dtype)
+        b_down = None if b_down is None else b_down.to(dtype)
+    # all operands agree now; off, so that forward and backward evaluate the formula alike
+    with without_autocast(x.device.type):
+        y: Tensor = _LeanFeedForward.apply(x, w_in, b_in, w_down, b_down, formula, *learned)  # type: ignore[no-untyped-call]
+    return y
+
+
+def find_autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast would make of `x` in a matrix multiply; None where it is off, or leaves fp64 alone."""
     device_type = x.device.type
     if (
         torch.amp.is_autocast_available(device_type)
         and torch.is_autocast_enabled(device_type)
         and x.dtype != torch.float64
     ):
-        dtype = torch.get_autocast_dtype(device_type)
-        x, w_in, w_down = x.to(dtype), w_in.to(dtype), w_down.to(dtype)
-        b_in = None if b_in is None else b_in.to(dtype)
-        b_down = None if b_down is None else b_down.to(dtype)
-    # all operands agree now; off, so that forward and backward evaluate the formula alike
-    with without_autocast(device_type):
-        y: Tensor = _LeanFeedForward.apply(x, w_in, b_in, w_down, b_down, formula, *learned)  # type: ignore[no-untyped-call]
-    return y
+        return torch.get_autocast_dtype(device_type)
+    return None
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glu_bench.cache import find_cache
+from glu_bench.host import count_cores
 
 HUB_LIMIT_S = 3.0  # the name look-up included, which has no limit of its own
 LITTLE_DISK_BYTES = 2 * 2**30  # a nano run with its checkpoints takes 70 MB, a large one 10 GB
@@ -43,7 +44,7 @@ class Finding:
     fatal: bool = False
 
 
-def inspect_machine(output_dir: Path, hub_limit_s: float = HUB_LIMIT_S) -> list[Finding]:
+def inspect_machine(output_dir: Path) -> list[Finding]:
     """Everything a run depends on, in the order in which it would be missed."""
     return [
         _inspect_python(),
@@ -52,7 +53,7 @@ def inspect_machine(output_dir: Path, hub_limit_s: float = HUB_LIMIT_S) -> list[
         *_inspect_disk("output folder", output_dir, "--output-dir names another"),
         *_inspect_disk("cache", find_cache(), "GLU_BENCH_CACHE names another"),
         _inspect_cache(find_cache()),
-        inspect_hub(hub_limit_s),
+        inspect_hub(),
         *_inspect_extras(),
         _inspect_terminal(),
     ]
@@ -113,7 +114,7 @@ def _inspect_torch() -> Iterator[Finding]:
 
 def _inspect_cores() -> Finding:
     n_cores = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n_cores
+    usable = count_cores()
     torch = sys.modules.get("torch")
     n_threads = torch.get_num_threads() if torch else usable
     crowded = n_threads > usable

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from glu_bench import schema
@@ -75,7 +74,7 @@ STOCKS = (
 )
 
 
-def find_stock(spec: schema.Variant, config_dir: Path | None = None) -> Stock:
+def find_stock(spec: schema.Variant) -> Stock:
     """The stock class that computes a variant.
 
     Raises: ConfigError with the variants that have one.
@@ -84,7 +83,7 @@ def find_stock(spec: schema.Variant, config_dir: Path | None = None) -> Stock:
     if found is None:
         raise ConfigError(
             f"variant {spec.name}: no stock class of transformers computes hidden = {spec.formula}; "
-            f"these can be exported: {', '.join(list_exportable(config_dir))}"
+            f"these can be exported: {', '.join(list_exportable())}"
         )
     return found
 
@@ -94,10 +93,9 @@ def match_stock(spec: schema.Variant) -> Stock | None:
     return next((stock for stock in STOCKS if _read_formula(spec, stock) == _write_formula(stock)), None)
 
 
-def list_exportable(config_dir: Path | None = None) -> list[str]:
-    """Names of all variants that a stock class computes, sorted."""
-    names = list_variants(config_dir)
-    return [name for name in names if match_stock(load_variant(name, config_dir).spec)]
+def list_exportable() -> list[str]:
+    """Names of all built-in variants that a stock class computes, sorted."""
+    return [name for name in list_variants() if match_stock(load_variant(name).spec)]
 
 
 def _write_formula(stock: Stock) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glu_bench.config import render_config
+from glu_bench.config_file import render_config
 from glu_bench.train.events import Started
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from glu_bench.ffn.lean import refuse_second_derivative, without_autocast
+from glu_bench.ffn.lean import find_autocast_dtype, refuse_second_derivative, without_autocast
 
 # fp32 logits of a chunk, at most; on CPU a step takes 7 % more with 16 MiB, 1 % less with 128 MiB
 CHUNK_BYTES = 2**26
@@ -51,19 +51,14 @@ def chunked_nats(
     derivative raises.
     Shapes: x (B, T, D); weight (R, D); targets and result (B, T).
     """
-    device_type, dtype = x_BTD.device.type, x_BTD.dtype
-    if (
-        torch.amp.is_autocast_available(device_type)
-        and torch.is_autocast_enabled(device_type)
-        and dtype != torch.float64
-    ):
-        dtype = torch.get_autocast_dtype(device_type)
+    found = find_autocast_dtype(x_BTD)
+    dtype = x_BTD.dtype if found is None else found
     x_ND, targets_N = x_BTD.reshape(-1, x_BTD.shape[-1]), targets_BT.reshape(-1)
-    with without_autocast(device_type):
+    with without_autocast(x_BTD.device.type):
         if torch.is_grad_enabled():
             nats_N: Tensor = _ChunkedLoss.apply(x_ND, weight_RD, targets_N, vocab_size, dtype, score)  # type: ignore[no-untyped-call]
         else:
-            nats_N, _, _ = _sweep(x_ND, weight_RD, targets_N, vocab_size, dtype, score, False, False)
+            nats_N, _, _ = _score_chunks(x_ND, weight_RD, targets_N, vocab_size, dtype, score)
     return nats_N.view(targets_BT.shape)
 
 
@@ -80,8 +75,17 @@ class _ChunkedLoss(torch.autograd.Function):
         dtype: torch.dtype,
         score: Score,
     ) -> Tensor:
-        wanted = ctx.needs_input_grad[:2]
-        nats_N, d_x_ND, d_weight_RD = _sweep(x_ND, weight_RD, targets_N, vocab_size, dtype, score, *wanted)
+        x_wanted, weight_wanted = ctx.needs_input_grad[:2]
+        nats_N, d_x_ND, d_weight_RD = _score_chunks(
+            x_ND,
+            weight_RD,
+            targets_N,
+            vocab_size,
+            dtype,
+            score,
+            x_wanted=x_wanted,
+            weight_wanted=weight_wanted,
+        )
         ctx.save_for_backward(x_ND, weight_RD, targets_N, d_x_ND, d_weight_RD)
         ctx.how = (vocab_size, dtype, score)
         return nats_N
@@ -95,8 +99,15 @@ class _ChunkedLoss(torch.autograd.Function):
                 d_weight_RD = d_weight_RD * d_nats_N[0]
             else:
                 vocab_size, dtype, score = ctx.how
-                _, _, d_weight_RD = _sweep(
-                    x_ND, weight_RD, targets_N, vocab_size, dtype, score, False, True, d_nats_N
+                _, _, d_weight_RD = _score_chunks(
+                    x_ND,
+                    weight_RD,
+                    targets_N,
+                    vocab_size,
+                    dtype,
+                    score,
+                    weight_wanted=True,
+                    counts_N=d_nats_N,
                 )
         if d_x_ND is not None:
             d_x_ND = d_x_ND * d_nats_N[:, None].to(d_x_ND.dtype)
@@ -109,15 +120,16 @@ def _are_equal(numbers_N: Tensor) -> bool:
     return not numbers_N.is_meta and bool((numbers_N == numbers_N[0]).all())
 
 
-def _sweep(
+def _score_chunks(
     x_ND: Tensor,
     weight_RD: Tensor,
     targets_N: Tensor,
     vocab_size: int,
     dtype: torch.dtype,
     score: Score,
-    x_wanted: bool,
-    weight_wanted: bool,
+    *,
+    x_wanted: bool = False,
+    weight_wanted: bool = False,
     counts_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Losses, and the gradients of their sum, each loss times its count, that are wanted.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench import schema
-from glu_bench.config import read_config
+from glu_bench.config_file import read_config
 from glu_bench.errors import DataError
 from glu_bench.files import is_alive, is_locked, read_json
 from glu_bench.runs.checkpoint import list_checkpoints

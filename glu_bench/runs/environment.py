@@ -6,12 +6,13 @@ import functools
 import importlib.metadata
 import os
 import platform
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from glu_bench.device import find_cxx
 
 PACKAGES = ("glu-bench", "torch", "numpy", "datasets", "hydra-core", "omegaconf", "safetensors", "scipy")
 
@@ -76,9 +77,8 @@ def _read_gpu(device: str) -> dict[str, Any]:
 
 @functools.cache  # asked at every checkpoint
 def _read_compiler() -> str | None:
-    """The first line of what the C++ compiler says of itself; torch.compile builds kernels with it."""
-    named = os.environ.get("CXX")
-    program = next(filter(None, map(shutil.which, [named] if named else ["g++", "clang++", "c++"])), None)
+    """The first line of what the C++ compiler says of itself."""
+    program = find_cxx()
     if program is None:
         return None
     try:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glu_bench import config as configuration
-from glu_bench import schema
+from glu_bench import config_file, schema
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import (
     dump_json,
@@ -139,7 +138,7 @@ class Run:
         path = self.find_file("config.yaml")
         if path is None:
             raise DataError(f"{self.path}: not a run folder, there is no config.yaml")
-        config = configuration.read_config(path)
+        config = config_file.read_config(path)
         facts = self.environment()
         begun = (self.path / "environment.json").exists()
         if begun and not isinstance(facts.get("run_id"), str):  # nothing would be held against it
@@ -344,7 +343,7 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
     make_folder(run.path)
     path = run.path / "config.yaml"
     if path.exists() and (run.path / "environment.json").exists():
-        saved, wanted = (schema.select_identity(c) for c in (configuration.read_config(path), config))
+        saved, wanted = (schema.select_identity(c) for c in (config_file.read_config(path), config))
         for dotted in dict.fromkeys([*wanted, *saved]):
             there, value = saved.get(dotted), wanted.get(dotted)
             if there != value:
@@ -353,7 +352,7 @@ def open_run(output_dir: Path, config: schema.Config, environment: dict[str, Any
                     "nothing was changed"
                 )
     else:
-        write_text(path, configuration.render_config(config))
+        write_text(path, config_file.render_config(config))
         write_json(run.path / "environment.json", environment)
     return run
 

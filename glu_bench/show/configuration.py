@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from glu_bench.config import render_config
+from glu_bench.config_file import render_config
 from glu_bench.schema import Config, list_keys
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from glu_bench.errors import DataError, show_controls
-from glu_bench.show.figure import check_figure, save_figure
+from glu_bench.show.figure import allow_missing_glyphs, check_figure, save_figure, show_label
 from glu_bench.study.compare import Comparison
 from glu_bench.study.curves import ArmCurve, Evaluated
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito 2008, Color Universal Design, less the yellow, faint on white; black is the baseline's;
 # and a brown, so that the eight variants of Shazeer's table each have a colour
@@ -81,9 +81,7 @@ def write_curves(path: Path, comparison: Comparison, curves: Sequence[ArmCurve])
     grid[1, 1].set_ylabel(f"minus {show_controls(comparison.baseline)}, nats/token", parse_math=False)
     figure.suptitle(show_controls(comparison.setting), fontsize=10, parse_math=False, wrap=True)
     _add_legend(figure, curves, looks)
-    with warnings.catch_warnings():
-        # names in scripts that the font lacks: boxes in a PNG, the text itself in an SVG
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    with allow_missing_glyphs():
         save_figure(figure, path)
 
 
@@ -173,20 +171,17 @@ def _draw_line(axes: Axes, look: _Look, xs: Sequence[float], ys: Sequence[float]
     )
 
 
-def _add_legend(figure: object, curves: Sequence[ArmCurve], looks: dict[str, _Look]) -> None:
+def _add_legend(figure: Figure, curves: Sequence[ArmCurve], looks: dict[str, _Look]) -> None:
     """Below the panels: the coloured arms in the order of the table, and how many are grey."""
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    assert isinstance(figure, Figure)
     shown = [looks[curve.arm] for curve in curves if looks[curve.arm].in_front]
     handles = [Line2D([], [], color=x.colour, linestyle=x.style, linewidth=x.width) for x in shown]
-    labels = [show_controls(look.label) for look in shown]
+    labels = [show_label(look.label) for look in shown]
     n_grey = len(curves) - len(shown)
     if n_grey:
         handles.append(Line2D([], [], color=OTHERS, linewidth=0.7))
         labels.append(f"{n_grey} other arm{'s' if n_grey > 1 else ''}")
-    labels = [f" {label}" if label.startswith("_") else label for label in labels]  # "_x" would be left out
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     legend.set_title("bands: all seeds; of differences, 95 % t interval at each evaluation")
     legend.get_title().set_fontsize(8)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glu_bench.errors import ConfigError
+from glu_bench.errors import ConfigError, show_controls
 from glu_bench.files import make_folder, write_bytes
 from glu_bench.schema import Variant
 
@@ -91,6 +93,23 @@ def _draw(axes: Axes, curve: Curve) -> None:
     axes.axvline(0, color="0.8", linewidth=0.8)
     axes.plot(curve.x, curve.values, color="C0", label="function")
     axes.plot(curve.x, curve.slopes, color="C1", linestyle="--", label="derivative")
+
+
+def show_label(name: str) -> str:
+    """A name as a legend shows it: a label that begins with "_" would be left out."""
+    shown = show_controls(name)
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+@contextlib.contextmanager
+def allow_missing_glyphs() -> Iterator[None]:
+    """A block that may write names in scripts that the font lacks.
+
+    They are boxes in a PNG, the text itself in an SVG.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from glu_bench.errors import show_controls
 from glu_bench.evaluate.inspection import Inspection, flatten_layer
 from glu_bench.evaluate.units import GATE_CELLS, GATE_REACH, OCTAVE_REACH
 from glu_bench.show.curve_figure import PALETTE, STYLES
-from glu_bench.show.figure import check_figure, save_figure
+from glu_bench.show.figure import allow_missing_glyphs, check_figure, save_figure, show_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PROFILES = (  # title, key, whether the axis is logarithmic
     ("dead units, share", "dead_share", False),
@@ -61,9 +60,7 @@ def write_profiles(path: Path, inspections: Sequence[Inspection]) -> None:
     for axes in grid:
         axes.tick_params(which="both", labelsize=7)
     _add_legend(figure, inspections)
-    with warnings.catch_warnings():
-        # names in scripts that the font lacks: boxes in a PNG, the text itself in an SVG
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+    with allow_missing_glyphs():
         save_figure(figure, path)
 
 
@@ -102,7 +99,7 @@ def _shares(layers: Sequence[dict[str, Any]], key: str) -> list[float]:
     return [count / total for count in counts]
 
 
-def _add_legend(figure: Any, inspections: Sequence[Inspection]) -> None:
+def _add_legend(figure: Figure, inspections: Sequence[Inspection]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -110,10 +107,7 @@ def _add_legend(figure: Any, inspections: Sequence[Inspection]) -> None:
         for at in range(len(inspections))
     ]
     several = len({each.step for each in inspections}) > 1
-    labels = [
-        show_controls(each.run_id) + (f", step {each.step:,}" if several else "") for each in inspections
-    ]
-    labels = [f" {label}" if label.startswith("_") else label for label in labels]  # "_x" would be left out
+    labels = [show_label(each.run_id) + (f", step {each.step:,}" if several else "") for each in inspections]
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     for text in legend.get_texts():
         text.set_parse_math(False)

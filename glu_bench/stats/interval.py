@@ -52,11 +52,9 @@ def find_p(t: float, df: float) -> float:
     return float(2 * special.stdtr(df, -abs(t)))
 
 
-def find_interval(
-    centre: float, standard_error: float, df: float, alpha: float = ALPHA
-) -> tuple[float, float]:
-    """Where the true value lies with confidence 1 - alpha."""
-    half = find_t_quantile(df, alpha) * standard_error
+def find_interval(centre: float, standard_error: float, df: float) -> tuple[float, float]:
+    """Where the true value lies with confidence 1 - ALPHA, 95 %."""
+    half = find_t_quantile(df) * standard_error
     return centre - half, centre + half
 
 

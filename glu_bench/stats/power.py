@@ -21,14 +21,14 @@ def find_power(effect: float, df: float, alpha: float = ALPHA) -> float:
     return above + below
 
 
-def find_detectable(standard_error: float, df: float, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The smallest true difference that the test sees with this power, in units of the error."""
+def find_detectable(standard_error: float, df: float, alpha: float = ALPHA) -> float:
+    """The smallest true difference that the test sees with probability POWER, in units of the error."""
     low, high = 0.0, 1.0
-    while find_power(high, df, alpha) < power:
+    while find_power(high, df, alpha) < POWER:
         high *= 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if find_power(middle, df, alpha) >= power else (middle, high)
+        low, high = (low, middle) if find_power(middle, df, alpha) >= POWER else (middle, high)
     return high * standard_error
 
 
@@ -39,7 +39,6 @@ def find_n_seeds(
     *,
     n_now: int,
     alpha: float = ALPHA,
-    power: float = POWER,
 ) -> int | None:
     """Seeds in all, more than `n_now`, that would see a true difference of this size; None beyond 1,000.
 
@@ -48,7 +47,7 @@ def find_n_seeds(
     """
 
     def sees(n: int) -> bool:
-        return find_power(abs(difference) / sd * math.sqrt(n), find_df(n), alpha) >= power
+        return find_power(abs(difference) / sd * math.sqrt(n), find_df(n), alpha) >= POWER
 
     if difference == 0 or not sees(MAX_SEEDS):
         return None

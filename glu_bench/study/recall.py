@@ -13,6 +13,7 @@ from glu_bench.config import list_group, load_config, read_variant
 from glu_bench.errors import ConfigError
 from glu_bench.files import dump_json
 from glu_bench.grid import with_words
+from glu_bench.schema import BUDGET_KEYS
 
 # groups whose files a run may have begun from, and the key that holds the file's name
 GROUPS = {
@@ -28,7 +29,6 @@ COMPILE = "train.compile"  # auto, true or false: words that need no quotes ther
 NEEDED = ("data.files", "data.path", "tokenizer.vocab_size", "tokenizer.path", "match.d_ff")
 SOURCES = {"files": "text", "hub": "hub", "stdlib": "stdlib"}  # data of a name that has no file here
 WORDS_OF_YAML = ("null", "true", "false", "nan", "inf")  # read as something else than text
-BUDGETS = ("train.tokens", "train.steps", "train.epochs")  # one given replaces the others
 
 
 @dataclass
@@ -74,9 +74,9 @@ def _search(wanted: dict[str, Any], known: Known) -> list[str] | None:
         return None
     if any(made.get(name) != value for name, value in wanted.items()):
         return None
-    if any(changed.get(name) is not None for name in BUDGETS):
+    if any(changed.get(name) is not None for name in BUDGET_KEYS):  # one given replaces the others
         words = [
-            word for word in words if word.partition("=")[0] not in BUDGETS or not word.endswith("=null")
+            word for word in words if word.partition("=")[0] not in BUDGET_KEYS or not word.endswith("=null")
         ]
     default = schema.flatten_config(_compose([], known))
     files = [word for word in files if default[GROUPS[word.partition("=")[0]]] != word.partition("=")[2]]

@@ -11,6 +11,7 @@ from pathlib import Path
 from glu_bench.config import expand_grid, read_variant
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.files import sha256_bytes
+from glu_bench.schema import BUDGET_KEYS
 from glu_bench.stats.blocked import Losses
 from glu_bench.stats.concordance import Concordance, find_concordance
 from glu_bench.stats.findings import Findings, judge_losses, judge_means, judge_summaries
@@ -30,7 +31,6 @@ RULES = (
     "same order, or one of them is and chance gives so many agreements with probability 5 % or less. "
     "not_separable: all else."
 )
-BUDGETS = ("train.tokens", "train.steps", "train.epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def make_protocol(
         f"variant={','.join(card.arms)}",
         f"seed={','.join(map(str, scale.seeds))}",
         f"model={scale.model}",
-        *([] if keys & set(BUDGETS) else [f"train.tokens={scale.tokens}"]),
+        *([] if keys & set(BUDGET_KEYS) else [f"train.tokens={scale.tokens}"]),
         *scale.overrides,
     ]
     words = [word for word in words if word.partition("=")[0] not in keys]

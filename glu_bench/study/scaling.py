@@ -10,6 +10,7 @@ from typing import Any
 
 from glu_bench.errors import ConfigError, DataError
 from glu_bench.runs.folder import Run
+from glu_bench.schema import BUDGET_KEYS
 from glu_bench.stats.fit import MIN_BUDGETS, TRUSTED, PowerLaw, fit_power_law
 from glu_bench.stats.speedup import Speedup, measure_speedup
 from glu_bench.study.arms import (
@@ -24,7 +25,7 @@ from glu_bench.study.arms import (
 from glu_bench.study.compare import choose_baseline
 from glu_bench.study.plan import PlannedRun
 from glu_bench.study.recall import recall_words
-from glu_bench.study.speedup import BUDGET_KEYS, collect_losses, read_loss, read_tokens
+from glu_bench.study.speedup import collect_losses, read_loss, read_tokens
 
 SIZE_KEYS = ("model.preset", "model.d_model", "model.n_layers", "model.n_heads", "match.d_ff")
 

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from glu_bench.errors import ConfigError
+from glu_bench.host import count_cores
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,6 @@ def make_slots(n_parallel: int, n_gpus: int = 0, per_gpu: int = 1) -> list[Slot]
         return [Slot()]
     n_threads = max(1, count_cores() // n_parallel)
     return [Slot(words=(f"train.threads={n_threads}",)) for _ in range(n_parallel)]
-
-
-def count_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _visible(index: int) -> str:

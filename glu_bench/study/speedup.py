@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from glu_bench.schema import BUDGET_KEYS
 from glu_bench.stats.equal_cost import EqualCost, compare_at_equal_cost
 from glu_bench.stats.fit import Point
 from glu_bench.stats.speedup import Speedup, measure_speedup
@@ -20,8 +21,6 @@ from glu_bench.study.arms import Entry, Setting, setting_key
 
 if TYPE_CHECKING:
     from glu_bench.study.compare import Arm, Comparison
-
-BUDGET_KEYS = ("train.tokens", "train.steps", "train.epochs")
 
 Key = tuple[str, Setting]  # an arm, and a setting without its budget
 

@@ -292,8 +292,15 @@ class Trainer:
         if job.ranks.writes:
             write_blocks(job.run.path / "blocks.safetensors", found)
             record = make_result(
-                *(job.config, job.run, self.progress, self.counts, found, weights),
-                *(self.n_steps, self.hidden_rms, job.ranks),
+                config=job.config,
+                run=job.run,
+                progress=self.progress,
+                counts=self.counts,
+                found=found,
+                weights=weights,
+                n_steps=self.n_steps,
+                hidden_rms=self.hidden_rms,
+                ranks=job.ranks,
             )
             write_record(job.run.path / "result.json", record)
         job.ranks.share("record")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from glu_bench import schema
 from glu_bench.device import find_peak
 from glu_bench.evaluate.loss import HeldOutLoss, perplexity
 from glu_bench.files import fsync_file, sha256_file, write_bytes
+from glu_bench.host import find_max_rss_bytes
 from glu_bench.lm.counts import Counts
 from glu_bench.lm.decoder import Decoder
 from glu_bench.ranks import ALONE, Ranks
@@ -60,6 +60,7 @@ def write_blocks(path: Path, found: dict[str, HeldOutLoss]) -> None:
 
 
 def make_result(
+    *,
     config: schema.Config,
     run: Run,
     progress: Progress,
@@ -135,5 +136,4 @@ def read_peak_bytes(device: str) -> int:
     """Greatest memory in use: of the allocator on a GPU, of the whole process on a CPU."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+    return find_max_rss_bytes(resource.getrusage(resource.RUSAGE_SELF))

@@ -100,7 +100,7 @@ def train_run(
     order = make_order(tokens.stream("train"), config.model.seq_len, train.batch_size, config.seed)
     for split in ("val", "test"):
         tokens.stream(split)  # an empty one is refused before anything is written
-    with explain_unrepeatable(), ranks.explain_loss():
+    with explain_unrepeatable(), ranks.explain_lost_rank():
         ranks.connect(train.device)
         ranks.check_same(_list_shared(config, facts))
         run = Run(output_dir / "runs" / facts["run_id"])
@@ -140,7 +140,7 @@ def train_run(
                 _note_failure(run),
                 explain_stop(stop),
                 explain_unrepeatable(),
-                ranks.explain_loss(),
+                ranks.explain_lost_rank(),
                 job.profiler,
             ):
                 yield from Trainer(job).train(stop)

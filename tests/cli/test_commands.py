@@ -162,7 +162,8 @@ def test_a_complete_sweep_runs_nothing(
 def test_the_configuration_is_printed_and_nothing_done(
     tiny_words: list[str], call_command: Command, tmp_path: Path
 ) -> None:
-    from glu_bench.config import load_config, read_config
+    from glu_bench.config import load_config
+    from glu_bench.config_file import read_config
 
     ended = call_command("train", *tiny_words, "--cfg", "--output-dir", str(tmp_path / "o"))
     assert "  lr: 0.002  # peak learning rate" in ended.out

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench import schema
-from glu_bench.config import read_config, render_config
+from glu_bench.config_file import read_config, render_config
 from glu_bench.files import sha256_file
 from glu_bench.runs.folder import Run, make_run_id
 from glu_bench.runs.record import CHECKSUM, add_checksum

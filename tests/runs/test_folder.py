@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from glu_bench import schema
-from glu_bench.config import _fill, load_config, render_config
+from glu_bench.config import load_config
+from glu_bench.config_file import _fill, render_config
 from glu_bench.errors import ConfigError, DataError, DivergedError, InterruptedRunError
 from glu_bench.files import dump_json, hold_lock
 from glu_bench.lm.decoder import make_decoder

@@ -6,7 +6,8 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from glu_bench.config import load_config, render_config
+from glu_bench.config import load_config
+from glu_bench.config_file import render_config
 from glu_bench.schema import list_keys
 from glu_bench.show.configuration import write_meanings
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from glu_bench.config import load_config, read_config, render_config
+from glu_bench.config import load_config
+from glu_bench.config_file import read_config, render_config
 from glu_bench.data.prepared import prepare_tokens
 from glu_bench.errors import InterruptedRunError
 from glu_bench.evaluate.inspection import inspect_run

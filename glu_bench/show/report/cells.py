@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from glu_bench.show.numbers import cell, duration, fixed, perplexity_text, si
@@ -308,10 +308,8 @@ def _whole(value: int | None) -> Cell:
     return Cell(NOTHING, None, kind="none") if value is None else Cell(f"{value:,}", value)
 
 
-def _or_nothing(value: float | None, write: object) -> Cell:
-    if value is None or not callable(write):
-        return Cell(NOTHING, None, kind="none")
-    return Cell(str(write(value)), value)
+def _or_nothing(value: float | None, write: Callable[[float], str]) -> Cell:
+    return Cell(NOTHING, None, kind="none") if value is None else Cell(write(value), value)
 
 
 def _finite(value: float | None) -> bool:

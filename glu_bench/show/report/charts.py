@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from glu_bench.errors import show_controls
+from glu_bench.show.figure import allow_missing_glyphs
 from glu_bench.show.report.data import finished, mean_profiles, mean_trace
 from glu_bench.show.report.marks import Mark
 from glu_bench.study.background import Background
@@ -133,9 +133,7 @@ def draw_tuning(chart: dict[str, Any], prefix: str) -> str | None:
     return _render(draw, prefix, "tuning")
 
 
-def draw_profile(
-    name: str, by_arm: dict[str, list[float]], marks: dict[str, Mark], prefix: str
-) -> str | None:
+def draw_profile(name: str, by_arm: dict[str, list[float]], marks: dict[str, Mark], prefix: str) -> str:
     """One quantity over the layers."""
 
     def draw(axes: Axes) -> None:
@@ -154,8 +152,7 @@ def draw_profiles(
 ) -> list[str]:
     """A drawing for each of the first few quantities that are a number a layer."""
     profiles = list(mean_profiles(table, background).items())[:4]
-    drawn = [draw_profile(name, by_arm, marks, f"{prefix}{at}") for at, (name, by_arm) in enumerate(profiles)]
-    return [svg for svg in drawn if svg]
+    return [draw_profile(name, by_arm, marks, f"{prefix}{at}") for at, (name, by_arm) in enumerate(profiles)]
 
 
 def choose_quantity(background: Background) -> str:
@@ -243,9 +240,8 @@ def _render(draw: Callable[..., None], prefix: str, name: str, n_columns: int = 
     content = io.StringIO()
     with (
         rc_context({"svg.hashsalt": "glu-bench", "svg.fonttype": "none", "font.size": 11}),
-        warnings.catch_warnings(),
+        allow_missing_glyphs(),  # the reader's fonts count
     ):
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts count
         figure = Figure(figsize=(9.2, 3.9), layout="constrained")
         figure.patch.set_visible(False)
         panels = list(figure.subplots(1, n_columns, squeeze=False).flat)
