@@ -6,7 +6,6 @@ Each preparation runs in a process of its own, so that its peak memory is its ow
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from glu_bench.data.documents import list_stdlib
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import prepare_tokens, write_tokens
 from glu_bench.data.splits import split_documents
-from glu_bench.host import find_max_rss_bytes
+from glu_bench.host import read_peak_rss_bytes
 
 MB = 10**6
 BPE_VOCAB_SIZE = 2048
@@ -76,7 +75,7 @@ def _prepare(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, fl
     began = time.perf_counter()
     prepare_tokens(config)
     elapsed_s = time.perf_counter() - began
-    return elapsed_s, find_max_rss_bytes(resource.getrusage(resource.RUSAGE_SELF))
+    return elapsed_s, read_peak_rss_bytes()
 
 
 def _encode_bpe(path: Path, folder: str, words: tuple[str, ...]) -> tuple[float, float]:

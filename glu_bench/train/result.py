@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from glu_bench import schema
 from glu_bench.device import find_peak
 from glu_bench.evaluate.loss import HeldOutLoss, perplexity
 from glu_bench.files import fsync_file, sha256_file, write_bytes
-from glu_bench.host import find_max_rss_bytes
+from glu_bench.host import read_peak_rss_bytes
 from glu_bench.lm.counts import Counts
 from glu_bench.lm.decoder import Decoder
 from glu_bench.ranks import ALONE, Ranks
@@ -136,4 +135,4 @@ def read_peak_bytes(device: str) -> int:
     """Greatest memory in use: of the allocator on a GPU, of the whole process on a CPU."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    return find_max_rss_bytes(resource.getrusage(resource.RUSAGE_SELF))
+    return read_peak_rss_bytes()
