@@ -103,9 +103,11 @@ def reproduce(
     found = load_card(card, config_dir)
     find_column(found, column)  # a mistake is said before anything is trained
     if from_sweep is not None:
-        if settings or scale or quick or dry_run or name:
+        executes = n_parallel is not None or retry_failed or max_hours is not None or widen
+        if settings or scale or quick or dry_run or name or executes:
             raise ConfigError(
-                f"--from {from_sweep}: trains nothing, so no settings, --scale, --quick, --name or --dry-run"
+                f"--from {from_sweep}: trains nothing, so no settings, --scale, --quick, --name, --dry-run, "
+                "-j, --retry-failed, --max-hours or --widen"
             )
         plan = find_plan(from_sweep, output_dir)
         result = judge_reproduction(found, column, read_finished(plan), config_dir)
@@ -113,6 +115,9 @@ def reproduce(
         return
     scale_name, chosen = find_scale(found, scale)
     protocol = make_protocol(found, scale_name, chosen, given=settings or [], quick=quick)
+    if widen and not protocol.tune:
+        why = "--quick" if quick else "these settings"
+        raise ConfigError(f"--widen: nothing is tuned with {why}; leave --widen out")
     if name is not None:
         protocol = dataclasses.replace(protocol, name=name)
     if dry_run:

@@ -19,10 +19,13 @@ from glu_bench.cli.options import (
     Quiet,
     Settings,
 )
+from glu_bench.errors import ConfigError
 
 if TYPE_CHECKING:
     from glu_bench.study.plan import Plan
     from glu_bench.study.sweep import RunEnded
+
+TUNE_SEEDS = "100,101"
 
 
 def sweep(
@@ -35,7 +38,9 @@ def sweep(
         int | None,
         typer.Option("-j", min=1, help="Runs at a time; by default what a short measurement says."),
     ] = None,
-    per_gpu: Annotated[int, typer.Option("--per-gpu", min=1, help="Runs at a time on each GPU.")] = 1,
+    per_gpu: Annotated[
+        int | None, typer.Option("--per-gpu", min=1, help="Runs at a time on each GPU; 1 by default.")
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what failed before.")
     ] = False,
@@ -53,7 +58,10 @@ def sweep(
         list[str] | None,
         typer.Option("--tune", help="A key and its values, tried for every arm alike: optim.lr=1e-3,2e-3."),
     ] = None,
-    tune_seeds: Annotated[str, typer.Option("--tune-seeds", help="Seeds that only tuning uses.")] = "100,101",
+    tune_seeds: Annotated[
+        str | None,
+        typer.Option("--tune-seeds", help=f"Seeds that only tuning uses; {TUNE_SEEDS} by default."),
+    ] = None,
     widen: Annotated[
         bool,
         typer.Option("--widen", help="Where an arm's best value ends the grid, add one beyond, for all."),
@@ -79,7 +87,6 @@ def sweep(
 
     Example: glu-bench sweep variant=relu,gelu,geglu,swiglu seed=0,1 train=quick
     """
-    from glu_bench.errors import ConfigError
     from glu_bench.ffn.plugins import load_plugins
     from glu_bench.grid import load_grid
     from glu_bench.launch import check_launcher, split_words
@@ -89,12 +96,13 @@ def sweep(
     from glu_bench.study.sweep import Limits
     from glu_bench.study.tuning import Tuning, make_request
 
+    _check_tuning(bool(tune), tune_seeds, widen, extend)
     words, launcher_words = split_words(settings or [])
     if launcher_words:
         engine = check_launcher(launcher_words)
-        if n_parallel is not None or fail_fast or max_hours is not None:
+        if n_parallel is not None or per_gpu is not None or fail_fast or max_hours is not None:
             raise ConfigError(
-                f"-j, --fail-fast, --max-hours: for this machine; {engine} has options of its own"
+                f"-j, --per-gpu, --fail-fast, --max-hours: for this machine; {engine} has options of its own"
             )
     load_plugins(plugin or [])
     options = ["--allow-unmatched"] if allow_unmatched else []
@@ -111,13 +119,15 @@ def sweep(
     how = Execution(
         limits=limits,
         n_parallel=n_parallel,
-        per_gpu=per_gpu,
+        per_gpu=1 if per_gpu is None else per_gpu,
         launcher_words=launcher_words,
         extra_words=tuple(extra),
         quiet=quiet,
     )
     if tune:
-        request = make_request(words, tune, _read_seeds(tune_seeds), config_dir)
+        request = make_request(
+            words, tune, _read_seeds(TUNE_SEEDS if tune_seeds is None else tune_seeds), config_dir
+        )
         tuning = Tuning(
             request=request,
             output_dir=output_dir,
@@ -156,9 +166,19 @@ def sweep(
     _report(plan, execute_plan(plan, how), as_json, quiet)
 
 
-def _read_seeds(text: str) -> list[int]:
-    from glu_bench.errors import ConfigError
+def _check_tuning(is_tuned: bool, tune_seeds: str | None, widen: bool, extend: bool) -> None:
+    """Refuse an option that would do nothing. Raises: ConfigError."""
+    if is_tuned and extend:
+        raise ConfigError(
+            "--extend: with --tune a sweep of that --name takes in what is new anyway; leave it out"
+        )
+    if not is_tuned and tune_seeds is not None:
+        raise ConfigError(f"--tune-seeds {tune_seeds}: goes with --tune, such as --tune optim.lr=1e-3,2e-3")
+    if not is_tuned and widen:
+        raise ConfigError("--widen: goes with --tune, such as --tune optim.lr=1e-3,2e-3")
 
+
+def _read_seeds(text: str) -> list[int]:
     try:
         return [int(seed) for seed in text.split(",")]
     except ValueError:

@@ -224,6 +224,9 @@ def test_quiet_leaves_stderr_empty(
         (("nosuch",), 2, "nosuch"),
         (("train", "--nosuch"), 2, "--nosuch"),
         (("sweep", "-j", "0"), 2, "-j"),
+        (("sweep", "seed=0,1", "--widen"), 2, "--widen: goes with --tune"),
+        (("sweep", "seed=0,1", "--tune-seeds", "7"), 2, "--tune-seeds 7: goes with --tune"),
+        (("sweep", "--tune", "optim.lr=1e-3,2e-3", "--name", "t", "--extend"), 2, "--extend: with --tune"),
     ],
 )
 def test_a_mistake_ends_with_its_code_and_a_word_on_stderr(

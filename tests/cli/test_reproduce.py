@@ -148,9 +148,11 @@ def test_what_is_there_is_judged_without_training(
         assert ended.code == 0, ended.err
         assert json.loads(ended.out) == {**made, "scale": None}
     assert len(pretended.asked) == n_asked
-    refused = call_command(*words, "--from", "mine-tiny", "--quick")
-    assert (refused.code, refused.out) == (2, "")
-    assert "--from mine-tiny: trains nothing" in refused.err
+    for option in (["--quick"], ["-j", "2"], ["--retry-failed"], ["--max-hours", "1"], ["--widen"]):
+        refused = call_command(*words, "--from", "mine-tiny", *option)
+        assert (refused.code, refused.out) == (2, "")
+        assert "--from mine-tiny: trains nothing" in refused.err
+        assert option[0] in refused.err
 
 
 def test_a_run_that_failed_leaves_a_marked_table_and_exit_code_5(
@@ -256,6 +258,8 @@ def test_the_cards_are_listed(words: list[str], call_command: Command) -> None:
             "--column longest: shazeer2020 has short, long",
         ),
         (["reproduce", "shazeer2020", "optim.lrr=1", "--dry-run"], "optim.lrr=1: no such key"),
+        (["reproduce", "shazeer2020", "--quick", "--widen"], "--widen: nothing is tuned with --quick"),
+        (["reproduce", "shazeer2020", "optim.lr=1e-3", "--widen"], "nothing is tuned with these settings"),
     ],
 )
 def test_a_mistake_is_one_line(given: list[str], message: str, call_command: Command) -> None:

@@ -273,7 +273,7 @@ def test_a_tuned_sweep_is_tuned_by_jobs_too_and_a_limit_holds_for_each(
 def test_a_mistaken_launcher_leaves_no_plan(
     tiny_words: list[str], call_command: Command, tmp_path: Path
 ) -> None:
-    for words in (["hydra/launcher=nosuch"], ["hydra/launcher=basic", "-j", "2"]):
+    for words in (["hydra/launcher=nosuch"], [*HERE, "-j", "2"], [*HERE, "--per-gpu", "1"]):
         ended = call_command("sweep", *tiny_words, "seed=0,1", *words, "--output-dir", str(tmp_path / "o"))
         assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert not (tmp_path / "o").exists()
