@@ -22,6 +22,7 @@ from typing import Any
 from glu_bench.errors import DISK_FULL, BusyError, ConfigError, DataError, ResourceError
 from glu_bench.faults import reach
 
+OUTPUTS = Path("outputs")  # where runs and sweeps lie unless somebody says
 JSON_LIMIT_BYTES = 64 * 2**20  # a larger record is not one of ours
 MAX_DEPTH = 32  # ours are six deep
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import OUTPUTS, AllowPlugins, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AllowPlugins, AsJson, OutputDir, Quiet
+from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
     from glu_bench.runs.folder import Run

@@ -16,11 +16,12 @@ import typer
 
 from glu_bench.config import find_config_root, list_group, list_groups
 from glu_bench.errors import GluBenchError
+from glu_bench.files import OUTPUTS
 from glu_bench.launch import EXTRAS
 from glu_bench.schema import list_keys
+from glu_bench.words import READ_ONLY
 
 Offer = tuple[str, str]  # a whole word and what it means
-READ_ONLY = ("numerics_version",)
 LAUNCHER = "hydra/launcher"
 FEW_VALUES = 12
 
@@ -91,7 +92,7 @@ def list_offers(word: str, config_dir: Path | None = None, several: bool = False
             if offered.startswith(typed) and offered not in chosen
         ]
     groups = list_groups(config_dir)
-    keys = {key: entry for key, entry in list_keys().items() if key not in READ_ONLY}
+    keys = {key: entry for key, entry in list_keys().items() if key != READ_ONLY}
     offers: list[Offer] = []
     if "." in word:
         offers = [(f"{key}=", str(entry.metadata["help"])) for key, entry in keys.items()]
@@ -115,7 +116,7 @@ def _list_values(name: str, config_dir: Path | None) -> Iterator[Offer]:
     if name in list_groups(config_dir):
         for option in list_group(name, config_dir):
             yield option, f"{name} group"
-    elif entry is None or name in READ_ONLY:
+    elif entry is None or name == READ_ONLY:
         return
     elif entry.metadata["choices"]:
         for choice in entry.metadata["choices"]:
@@ -144,7 +145,7 @@ def _list_preset_values(name: str, config_dir: Path | None) -> Iterator[Offer]:
 
 
 def _list_folders(ctx: typer.Context, incomplete: str, kind: str, needed: str) -> list[str]:
-    given = ctx.params.get("output_dir") or os.environ.get("GLU_BENCH_OUTPUTS") or "outputs"
+    given = ctx.params.get("output_dir") or os.environ.get("GLU_BENCH_OUTPUTS") or OUTPUTS
     try:
         found = sorted((Path(str(given)) / kind).iterdir())
     except OSError:

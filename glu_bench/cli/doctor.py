@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.files import OUTPUTS
 
 
 def doctor(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.files import OUTPUTS
 
 
 def import_runs(

@@ -45,4 +45,3 @@ AllowPlugins = Annotated[
         "--allow-plugin", help="Run this Python file, or installed package, which the run's variant needs."
     ),
 ]
-OUTPUTS = Path("outputs")

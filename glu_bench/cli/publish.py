@@ -9,7 +9,8 @@ import typer
 
 from glu_bench.cli.claims import N_TOKENS
 from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
     from glu_bench.runs.folder import Run

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.files import OUTPUTS
 
 
 def report(

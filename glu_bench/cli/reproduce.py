@@ -11,8 +11,9 @@ import typer
 
 from glu_bench.cli.completion import complete_card, complete_run_or_sweep
 from glu_bench.cli.execution import Execution, check_ended, execute_plan
-from glu_bench.cli.options import OUTPUTS, AsJson, ConfigDir, OutputDir, Plugins, Quiet, Settings
+from glu_bench.cli.options import AsJson, ConfigDir, OutputDir, Plugins, Quiet, Settings
 from glu_bench.errors import ConfigError, SweepIncompleteError
+from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
     from glu_bench.study.plan import Plan

@@ -11,10 +11,11 @@ from glu_bench.cli.completion import complete_run
 from glu_bench.cli.diagnose import diagnose
 from glu_bench.cli.diff import diff
 from glu_bench.cli.import_runs import import_runs
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AsJson, OutputDir, Quiet
 from glu_bench.cli.prune import prune
 from glu_bench.cli.publish import publish
 from glu_bench.cli.verify import verify
+from glu_bench.files import OUTPUTS
 
 app = typer.Typer(
     help="""List, check, move, publish and delete runs.

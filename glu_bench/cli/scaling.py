@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import OUTPUTS, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
     from glu_bench.study.scaling import Scaling

@@ -9,7 +9,6 @@ import typer
 
 from glu_bench.cli.execution import Execution, check_ended, execute_plan
 from glu_bench.cli.options import (
-    OUTPUTS,
     AllowUnmatched,
     AsJson,
     ConfigDir,
@@ -20,6 +19,7 @@ from glu_bench.cli.options import (
     Settings,
 )
 from glu_bench.errors import ConfigError
+from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
     from glu_bench.study.plan import Plan

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from glu_bench.cli.options import (
-    OUTPUTS,
     AllowUnmatched,
     AsJson,
     ConfigDir,
@@ -20,6 +19,7 @@ from glu_bench.cli.options import (
     Quiet,
     Settings,
 )
+from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
     from glu_bench.schema import Config

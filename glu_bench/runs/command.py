@@ -12,9 +12,9 @@ from glu_bench import schema
 from glu_bench.config import load_config
 from glu_bench.errors import ConfigError
 from glu_bench.ffn.matching import check_receipt, match_width
+from glu_bench.files import OUTPUTS
 from glu_bench.words import spell_config
 
-OUTPUTS = Path("outputs")
 # groups of files, and the key in each that is its file's name
 CHOICES = {
     "variant": "name",

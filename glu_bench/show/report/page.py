@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from glu_bench.errors import ConfigError, show_controls
-from glu_bench.files import make_folder, write_text
+from glu_bench.files import OUTPUTS, make_folder, write_text
 from glu_bench.runs.folder import Run
 from glu_bench.runs.publish import is_published
 from glu_bench.show.report import cells, charts
@@ -42,7 +42,7 @@ class Asked:
     """What the person asked for, to be said again on the page."""
 
     words: Sequence[str] = ()
-    output_dir: Path = Path("outputs")
+    output_dir: Path = OUTPUTS
     baseline: str | None = None
     arms: str = "variant"
     split: str = "test"
@@ -55,7 +55,7 @@ class Asked:
         given += ["--arms", self.arms] if self.arms != "variant" else []
         given += ["--split", self.split] if self.split != "test" else []
         given += ["--allow-mixed"] if self.allow_mixed else []
-        given += ["--output-dir", str(self.output_dir)] if self.output_dir != Path("outputs") else []
+        given += ["--output-dir", str(self.output_dir)] if self.output_dir != OUTPUTS else []
         return shlex.join(given)
 
 
