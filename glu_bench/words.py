@@ -16,6 +16,11 @@ def spell_config(config: Config) -> list[str]:
     return [f"{key}={_spell(value)}" for key, value in flatten_config(config).items() if key != READ_ONLY]
 
 
+def split_keys(text: str) -> list[str]:
+    """The keys in text such as "variant, match"."""
+    return [key.strip() for key in text.split(",")]
+
+
 def quote(text: str) -> str:
     """A string in Hydra's grammar, where a backslash counts only before a quote."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)

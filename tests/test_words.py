@@ -13,7 +13,7 @@ from glu_bench import config as room
 from glu_bench.config import load_config
 from glu_bench.errors import ConfigError
 from glu_bench.schema import list_keys
-from glu_bench.words import quote, spell_config
+from glu_bench.words import quote, spell_config, split_keys
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,8 @@ def test_a_whole_set_is_checked_as_ever(tmp_path: Path) -> None:
 def test_a_quoted_text_is_read_as_it_was(text: str) -> None:
     read = OverridesParser.create().parse_override(f"data.path={quote(text)}").value()
     assert read == text
+
+
+def test_keys_are_split_at_commas_whatever_the_blanks() -> None:
+    assert split_keys("variant") == ["variant"]
+    assert split_keys(" variant, model.d_model ,match") == ["variant", "model.d_model", "match"]

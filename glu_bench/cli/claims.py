@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import AllowPlugins, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AllowPlugins, AsJson, FinishedRuns, OutputDir, Quiet
 from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
@@ -19,14 +18,7 @@ N_TOKENS = 16_384  # that a run is inspected on: four times fewer than by `inspe
 
 
 def claims(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN/SWEEP/FOLDER",
-            help="What may have a say; nothing: all finished runs.",
-            autocompletion=complete_run_or_sweep,
-        ),
-    ] = None,
+    runs: FinishedRuns = None,
     *,
     tokens: Annotated[
         int, typer.Option("--tokens", min=1, help="The first so many validation tokens to inspect runs on.")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AllowMixed, Arms, AsJson, Baseline, FinishedRuns, OutputDir, Quiet
 from glu_bench.files import OUTPUTS
+from glu_bench.words import split_keys
 
 if TYPE_CHECKING:
     from glu_bench.show.columns import Column
@@ -20,21 +20,10 @@ FORMATS = ("table", "markdown", "csv", "json", "latex")
 
 
 def compare(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN/SWEEP/FOLDER",
-            help="What to compare; nothing: all finished runs.",
-            autocompletion=complete_run_or_sweep,
-        ),
-    ] = None,
+    runs: FinishedRuns = None,
     *,
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", help="The arm that differences refer to.")
-    ] = None,
-    arms: Annotated[
-        str, typer.Option("--arms", help="Keys that make an arm, such as variant,match.")
-    ] = "variant",
+    baseline: Baseline = None,
+    arms: Arms = "variant",
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
     from_csv: Annotated[
         Path | None,
@@ -44,7 +33,7 @@ def compare(
             dir_okay=False,
         ),
     ] = None,
-    allow_mixed: Annotated[bool, typer.Option("--allow-mixed", help="One table whatever differs.")] = False,
+    allow_mixed: AllowMixed = False,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -139,7 +128,7 @@ def _find_tables(
         found,
         baseline=baseline,
         split=split,
-        arm_keys=[key.strip() for key in arms.split(",")],
+        arm_keys=split_keys(arms),
         allow_mixed=allow_mixed,
         refuse_mixed=named,
     )

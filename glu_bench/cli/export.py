@@ -7,18 +7,12 @@ from typing import Annotated
 
 import typer
 
-from glu_bench.cli.completion import complete_run
-from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AsJson, OneRun, OutputDir, Quiet
 from glu_bench.files import OUTPUTS
 
 
 def export(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="A run id, a prefix of one, or a folder.", autocompletion=complete_run
-        ),
-    ],
+    run: OneRun,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.")],
     *,
     check: Annotated[

@@ -7,32 +7,21 @@ from typing import Annotated
 
 import typer
 
-from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AllowMixed, Arms, AsJson, Baseline, FinishedRuns, OutputDir, Quiet
 from glu_bench.files import OUTPUTS
+from glu_bench.words import split_keys
 
 
 def report(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN/SWEEP/FOLDER",
-            help="What the page shows; nothing: all finished runs.",
-            autocompletion=complete_run_or_sweep,
-        ),
-    ] = None,
+    runs: FinishedRuns = None,
     *,
     page: Annotated[
         Path, typer.Option("-o", "--output", help="The page; an earlier one is replaced.")
     ] = Path("report.html"),
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", help="The arm that differences refer to.")
-    ] = None,
-    arms: Annotated[
-        str, typer.Option("--arms", help="Keys that make an arm, such as variant,match.")
-    ] = "variant",
+    baseline: Baseline = None,
+    arms: Arms = "variant",
     split: Annotated[str, typer.Option("--split", help="test or val.")] = "test",
-    allow_mixed: Annotated[bool, typer.Option("--allow-mixed", help="One table whatever differs.")] = False,
+    allow_mixed: AllowMixed = False,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -57,7 +46,7 @@ def report(
         found,
         baseline=baseline,
         split=split,
-        arm_keys=[key.strip() for key in arms.split(",")],
+        arm_keys=split_keys(arms),
         allow_mixed=allow_mixed,
         refuse_mixed=named,
     )

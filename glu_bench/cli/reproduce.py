@@ -11,7 +11,18 @@ import typer
 
 from glu_bench.cli.completion import complete_card, complete_run_or_sweep
 from glu_bench.cli.execution import Execution, check_ended, execute_plan
-from glu_bench.cli.options import AsJson, ConfigDir, OutputDir, Plugins, Quiet, Settings
+from glu_bench.cli.options import (
+    AsJson,
+    ConfigDir,
+    MaxHours,
+    NParallel,
+    OutputDir,
+    Plugins,
+    Quiet,
+    RetryFailed,
+    Settings,
+    Widen,
+)
 from glu_bench.errors import ConfigError, SweepIncompleteError
 from glu_bench.files import OUTPUTS
 
@@ -53,20 +64,10 @@ def reproduce(
     name: Annotated[
         str | None, typer.Option("--name", help="The sweep's id; by default card and scale.")
     ] = None,
-    n_parallel: Annotated[
-        int | None,
-        typer.Option("-j", min=1, help="Runs at a time; by default what a short measurement says."),
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed before.")
-    ] = False,
-    max_hours: Annotated[
-        float | None, typer.Option("--max-hours", min=0, help="Stop after so many hours; go on later.")
-    ] = None,
-    widen: Annotated[
-        bool,
-        typer.Option("--widen", help="Where an arm's best value ends the grid, add one beyond, for all."),
-    ] = False,
+    n_parallel: NParallel = None,
+    retry_failed: RetryFailed = False,
+    max_hours: MaxHours = None,
+    widen: Widen = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it will cost, and stop.")] = False,
     plugin: Plugins = None,
     config_dir: ConfigDir = None,

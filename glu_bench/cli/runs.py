@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from glu_bench.cli.completion import complete_run
 from glu_bench.cli.diagnose import diagnose
 from glu_bench.cli.diff import diff
 from glu_bench.cli.import_runs import import_runs
-from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AsJson, OneRun, OutputDir, Quiet
 from glu_bench.cli.prune import prune
 from glu_bench.cli.publish import publish
 from glu_bench.cli.verify import verify
@@ -104,12 +103,7 @@ def list_all(
 
 @app.command()
 def show(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="A run id, a prefix of one, or a folder.", autocompletion=complete_run
-        ),
-    ],
+    run: OneRun,
     *,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,

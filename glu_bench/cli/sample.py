@@ -7,18 +7,12 @@ from typing import Annotated
 
 import typer
 
-from glu_bench.cli.completion import complete_run
-from glu_bench.cli.options import AllowPlugins, AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AllowPlugins, AsJson, OneRun, OutputDir, Quiet
 from glu_bench.files import OUTPUTS
 
 
 def sample(
-    run: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN", help="A run id, a prefix of one, or a folder.", autocompletion=complete_run
-        ),
-    ],
+    run: OneRun,
     *,
     prompt: Annotated[str, typer.Option("--prompt", help="Text to continue.")] = "def ",
     n_tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to write.")] = 400,

@@ -9,23 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.cli.options import Arms, AsJson, FinishedRuns, OutputDir, Quiet
 from glu_bench.files import OUTPUTS
+from glu_bench.words import split_keys
 
 if TYPE_CHECKING:
     from glu_bench.study.scaling import Scaling
 
 
 def scaling(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN/SWEEP/FOLDER",
-            help="What to fit; nothing: all finished runs.",
-            autocompletion=complete_run_or_sweep,
-        ),
-    ] = None,
+    runs: FinishedRuns = None,
     *,
     over: Annotated[
         str,
@@ -33,9 +26,7 @@ def scaling(
             "--over", help="tokens (budgets), params (sizes) or flops (either, of the whole training)."
         ),
     ] = "tokens",
-    arms: Annotated[
-        str, typer.Option("--arms", help="Keys that make an arm, such as variant,match.")
-    ] = "variant",
+    arms: Arms = "variant",
     baseline: Annotated[
         str | None, typer.Option("--baseline", help="The arm whose law speedups are read from.")
     ] = None,
@@ -80,7 +71,7 @@ def scaling(
         over=over,
         baseline=baseline,
         split=split,
-        arm_keys=[key.strip() for key in arms.split(",")],
+        arm_keys=split_keys(arms),
         predict=predict or [],
     )
     if figure is not None:

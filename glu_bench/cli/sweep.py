@@ -13,10 +13,14 @@ from glu_bench.cli.options import (
     AsJson,
     ConfigDir,
     Deterministic,
+    MaxHours,
+    NParallel,
     OutputDir,
     Plugins,
     Quiet,
+    RetryFailed,
     Settings,
+    Widen,
 )
 from glu_bench.errors import ConfigError
 from glu_bench.files import OUTPUTS
@@ -34,16 +38,11 @@ def sweep(
     name: Annotated[
         str | None, typer.Option("--name", help="The sweep's id; by default from its grid.")
     ] = None,
-    n_parallel: Annotated[
-        int | None,
-        typer.Option("-j", min=1, help="Runs at a time; by default what a short measurement says."),
-    ] = None,
+    n_parallel: NParallel = None,
     per_gpu: Annotated[
         int | None, typer.Option("--per-gpu", min=1, help="Runs at a time on each GPU; 1 by default.")
     ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again what failed before.")
-    ] = False,
+    retry_failed: RetryFailed = False,
     extend: Annotated[
         bool, typer.Option("--extend", help="Add what is new in the grid to the sweep of that --name.")
     ] = False,
@@ -51,9 +50,7 @@ def sweep(
     run_timeout: Annotated[
         float | None, typer.Option("--run-timeout", min=0, help="End a run after so many seconds.")
     ] = None,
-    max_hours: Annotated[
-        float | None, typer.Option("--max-hours", min=0, help="Stop after so many hours; go on later.")
-    ] = None,
+    max_hours: MaxHours = None,
     tune: Annotated[
         list[str] | None,
         typer.Option("--tune", help="A key and its values, tried for every arm alike: optim.lr=1e-3,2e-3."),
@@ -62,10 +59,7 @@ def sweep(
         str | None,
         typer.Option("--tune-seeds", help=f"Seeds that only tuning uses; {TUNE_SEEDS} by default."),
     ] = None,
-    widen: Annotated[
-        bool,
-        typer.Option("--widen", help="Where an arm's best value ends the grid, add one beyond, for all."),
-    ] = False,
+    widen: Widen = False,
     dry_run: Annotated[
         bool,
         typer.Option(

@@ -28,6 +28,7 @@ from glu_bench.study.background import Background, collect_backgrounds
 from glu_bench.study.compare import Comparison
 from glu_bench.study.plan import PlannedRun
 from glu_bench.study.traces import HELD_OUT
+from glu_bench.words import split_keys
 
 HERE = Path(__file__).parent
 GENERATOR = '<meta name="generator" content="glu-bench report">'
@@ -64,7 +65,7 @@ def render_report(tables: Sequence[Comparison], found: Sequence[Run | PlannedRun
 
     Raises: ConfigError if even its shortest form is above LIMIT_BYTES.
     """
-    arm_keys = [key.strip() for key in asked.arms.split(",")]
+    arm_keys = split_keys(asked.arms)
     for n_points, n_drawn in THRIFT:
         n_points = max(8, min(n_points, MAX_CURVE_POINTS // max(1, 2 * len(found))))
         backgrounds = collect_backgrounds(
