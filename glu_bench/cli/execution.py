@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glu_bench.errors import SweepIncompleteError
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from glu_bench.study.plan import Plan
     from glu_bench.study.slots import Slot
     from glu_bench.study.sweep import Limits, RunEnded
+    from glu_bench.study.tuning import Tuning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,38 @@ class Execution:
     launcher_words: Sequence[str] = ()
     extra_words: tuple[str, ...] = ()  # options of every train command
     quiet: bool = False
+
+
+def make_limits(
+    *,
+    retry_failed: bool,
+    max_hours: float | None,
+    fail_fast: bool = False,
+    run_timeout_s: float | None = None,
+) -> Limits:
+    """When a sweep gives up, as a person said it."""
+    from glu_bench.study.sweep import Limits
+
+    return Limits(
+        retry_failed=retry_failed,
+        fail_fast=fail_fast,
+        run_timeout_s=run_timeout_s,
+        max_s=None if max_hours is None else 3600 * max_hours,
+    )
+
+
+def list_options(
+    plugins: Sequence[Path] | None = None,
+    config_dir: Path | None = None,
+    *,
+    allow_unmatched: bool = False,
+    deterministic: bool = False,
+) -> list[str]:
+    """Options that every train command of a sweep is given too, with paths that hold anywhere here."""
+    words = ["--allow-unmatched"] if allow_unmatched else []
+    words += ["--deterministic"] if deterministic else []
+    words += [word for path in plugins or () for word in ("--plugin", str(path.resolve()))]
+    return words + (["--config-dir", str(config_dir.resolve())] if config_dir else [])
 
 
 def execute_plan(plan: Plan, how: Execution) -> list[RunEnded]:
@@ -54,6 +88,39 @@ def execute_plan(plan: Plan, how: Execution) -> list[RunEnded]:
             if isinstance(event, RunEnded):
                 ended.append(event)
     return ended
+
+
+def execute_rest(plan: Plan, how: Execution) -> list[RunEnded]:
+    """As `execute_plan`, but nothing is started or shown where all runs are complete."""
+    from glu_bench.study.sweep import RunEnded
+
+    if all(plan.run(planned).outcome() == "complete" for planned in plan.runs):
+        return [RunEnded(planned, "skipped", None, None) for planned in plan.runs]
+    return execute_plan(plan, how)
+
+
+def execute_tuning(
+    tuning: Tuning,
+    execute: Callable[[Plan], Sequence[RunEnded]],
+    *,
+    widen: bool,
+    accepted: tuple[str, ...],
+    quiet: bool,
+) -> Plan:
+    """The plan of the sweep's own runs, each arm at what `execute` found; shows what was chosen.
+
+    Raises: SweepIncompleteError if a run neither finished nor ended in an accepted way.
+    """
+    from glu_bench.show.console import make_stderr
+    from glu_bench.show.sweep import render_tuning
+
+    def tune(plan: Plan) -> None:
+        check_ended(plan, execute(plan), accepted)
+
+    choices = tuning.choose(tune, widen)
+    if not quiet:
+        make_stderr().print(render_tuning(choices))
+    return tuning.confirm(choices)
 
 
 def check_ended(plan: Plan, ended: Sequence[RunEnded], accepted: tuple[str, ...] = ()) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from glu_bench.cli.completion import complete_card, complete_run_or_sweep
-from glu_bench.cli.execution import Execution, check_ended, execute_plan
+from glu_bench.cli.execution import (
+    Execution,
+    check_ended,
+    execute_rest,
+    execute_tuning,
+    list_options,
+    make_limits,
+)
 from glu_bench.cli.options import (
     AsJson,
     ConfigDir,
@@ -90,7 +97,6 @@ def reproduce(
     from glu_bench.study.card import find_column, find_scale, list_cards, load_card
     from glu_bench.study.plan import find_plan
     from glu_bench.study.reproduce import judge_reproduction, make_protocol, read_finished
-    from glu_bench.study.sweep import Limits
 
     if list_all:
         cards = [load_card(each, config_dir) for each in list_cards(config_dir)]
@@ -125,12 +131,10 @@ def reproduce(
     if dry_run:
         _show_cost(protocol, output_dir, config_dir, as_json, quiet)
         return
-    extra = ["--config-dir", str(config_dir.resolve())] if config_dir else []
-    extra += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
     how = Execution(
-        limits=Limits(retry_failed=retry_failed, max_s=None if max_hours is None else 3600 * max_hours),
+        limits=make_limits(retry_failed=retry_failed, max_hours=max_hours),
         n_parallel=n_parallel,
-        extra_words=tuple(extra),
+        extra_words=tuple(list_options(plugin, config_dir)),
         quiet=quiet,
     )
     plan, ended = _execute(protocol, how, widen, output_dir, config_dir)
@@ -165,36 +169,20 @@ def _execute(
 
     Raises: SweepIncompleteError if tuning did not come to its end, for nothing is chosen before.
     """
-    from glu_bench.show.console import make_stderr
-    from glu_bench.show.sweep import render_tuning
     from glu_bench.study.reproduce import check_protocol
 
-    def tune(plan: Plan) -> None:
-        # a value that diverges is a finding of the tuning; one that was not tried is none
-        check_ended(plan, _execute_rest(plan, how), accepted=("diverged",))
-
+    execute = partial(execute_rest, how=how)
     tuning = _make_tuning(protocol, output_dir, config_dir)
     check_protocol(protocol, output_dir, config_dir)
     if tuning is None:
         plan = _plan(protocol, None, output_dir, config_dir, write=True)
     else:
         try:
-            choices = tuning.choose(tune, widen)
+            # a value that diverges is a finding of the tuning; one that was not tried is none
+            plan = execute_tuning(tuning, execute, widen=widen, accepted=("diverged",), quiet=how.quiet)
         except SweepIncompleteError as error:
             raise SweepIncompleteError(f"tuning: {error}") from None
-        if not how.quiet:
-            make_stderr().print(render_tuning(choices))
-        plan = tuning.confirm(choices)
-    return plan, _execute_rest(plan, how)
-
-
-def _execute_rest(plan: Plan, how: Execution) -> list[RunEnded]:
-    """How each run ended; nothing is started or shown where all are complete."""
-    from glu_bench.study.sweep import RunEnded
-
-    if all(plan.run(planned).outcome() == "complete" for planned in plan.runs):
-        return [RunEnded(planned, "skipped", None, None) for planned in plan.runs]
-    return execute_plan(plan, how)
+    return plan, execute(plan)
 
 
 def _make_tuning(protocol: ScaledSweep, output_dir: Path, config_dir: Path | None) -> Tuning | None:
@@ -228,6 +216,7 @@ def _show_cost(
     protocol: ScaledSweep, output_dir: Path, config_dir: Path | None, as_json: bool, quiet: bool
 ) -> None:
     """What is left to do, a stage a row."""
+    from glu_bench.cost.estimate import estimate_stages
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.reproduce import render_stages
     from glu_bench.study.plan import plan_cells
@@ -246,36 +235,11 @@ def _show_cost(
         plans["confirm"] = plan_cells(cells, output_dir, write=False)
     if not quiet:
         make_stderr().print(plain("timing a few steps of each shape …"))
-    stages = _estimate(plans, config_dir, calibrate=not quiet)
+    stages = estimate_stages(plans, config_dir, calibrate=not quiet)
     if as_json:
-        keys = ("stage", "planned", "pending", "flops", "elapsed_s", "disk_bytes")
-        listed = [dict(zip(keys, stage, strict=True)) for stage in stages]
+        listed = [dataclasses.asdict(stage) for stage in stages]
         print_json({"sweep_id": protocol.name, "settings": protocol.words, "stages": listed})
         return
     make_stdout().print(render_stages(protocol.name, stages))
     words = [*protocol.words, *(f"tune {word}" for word in protocol.tune)]
     make_stdout().print(plain(f"settings: {' '.join(words)}"))
-
-
-def _estimate(
-    plans: dict[str, Plan], config_dir: Path | None, calibrate: bool
-) -> Sequence[tuple[str, int, int, int, float | None, int]]:
-    """The cost of what is left of each plan, every shape timed once."""
-    from glu_bench.config import load_config
-    from glu_bench.cost.estimate import estimate_runs
-
-    pending = [
-        (stage, planned)
-        for stage, plan in plans.items()
-        for planned in plan.runs
-        if plan.run(planned).outcome() not in ("complete", "diverged")
-    ]
-    configs = [planned.config or load_config(planned.words, config_dir) for _, planned in pending]
-    costs = estimate_runs(configs, calibrate=calibrate)
-    stages = []
-    for stage, plan in plans.items():
-        mine = [cost for (of, _), cost in zip(pending, costs, strict=True) if of == stage]
-        elapsed_s = sum(cost.elapsed_s or 0.0 for cost in mine) if calibrate else None
-        sums = (sum(cost.flops for cost in mine), elapsed_s, sum(cost.disk_bytes for cost in mine))
-        stages.append((stage, len(plan.runs), len(mine), *sums))
-    return stages

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from glu_bench.cli.execution import Execution, check_ended, execute_plan
+from glu_bench.cli.execution import (
+    Execution,
+    check_ended,
+    execute_plan,
+    execute_tuning,
+    list_options,
+    make_limits,
+)
 from glu_bench.cli.options import (
     AllowUnmatched,
     AsJson,
@@ -30,6 +39,8 @@ if TYPE_CHECKING:
     from glu_bench.study.sweep import RunEnded
 
 TUNE_SEEDS = "100,101"
+# a value that so ends is not chosen; one that was not tried to its end could be the best
+OUT = ("diverged", "failed", "timeout")
 
 
 def sweep(
@@ -85,9 +96,7 @@ def sweep(
     from glu_bench.grid import load_grid
     from glu_bench.launch import check_launcher, split_words
     from glu_bench.show.console import make_stderr, plain
-    from glu_bench.show.sweep import render_tuning
     from glu_bench.study.plan import make_plan
-    from glu_bench.study.sweep import Limits
     from glu_bench.study.tuning import Tuning, make_request
 
     _check_tuning(bool(tune), tune_seeds, widen, extend)
@@ -99,23 +108,15 @@ def sweep(
                 f"-j, --per-gpu, --fail-fast, --max-hours: for this machine; {engine} has options of its own"
             )
     load_plugins(plugin or [])
-    options = ["--allow-unmatched"] if allow_unmatched else []
-    options += ["--deterministic"] if deterministic else []
-    options += [word for path in plugin or [] for word in ("--plugin", str(path.resolve()))]
-    extra = [*options, *(["--config-dir", str(config_dir.resolve())] if config_dir else [])]
-    limits = Limits(
-        retry_failed=retry_failed,
-        fail_fast=fail_fast,
-        run_timeout_s=run_timeout,
-        max_s=None if max_hours is None else 3600 * max_hours,
-    )
-
+    options = list_options(plugin, allow_unmatched=allow_unmatched, deterministic=deterministic)
     how = Execution(
-        limits=limits,
+        limits=make_limits(
+            retry_failed=retry_failed, max_hours=max_hours, fail_fast=fail_fast, run_timeout_s=run_timeout
+        ),
         n_parallel=n_parallel,
         per_gpu=1 if per_gpu is None else per_gpu,
         launcher_words=launcher_words,
-        extra_words=tuple(extra),
+        extra_words=(*options, *list_options(config_dir=config_dir)),
         quiet=quiet,
     )
     if tune:
@@ -135,15 +136,8 @@ def sweep(
                 n_runs = sum(1 for _ in load_grid(words, config_dir))
                 make_stderr().print(plain(f"then {n_runs} runs at the chosen values, not in this list"))
             return
-
-        def tune_all(planned: Plan) -> None:
-            # a value that diverges or fails is out; one that was not tried to its end could be the best
-            check_ended(planned, execute_plan(planned, how), accepted=("diverged", "failed", "timeout"))
-
-        choices = tuning.choose(tune_all, widen)
-        if not quiet:
-            make_stderr().print(render_tuning(choices))
-        plan = tuning.confirm(choices)
+        execute = partial(execute_plan, how=how)
+        plan = execute_tuning(tuning, execute, widen=widen, accepted=OUT, quiet=quiet)
     else:
         plan = make_plan(
             words,
@@ -184,7 +178,7 @@ def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json:
 
     Each sets every key, so it makes the planned run whatever configs/ says by then.
     """
-    from glu_bench.cost.estimate import estimate_runs
+    from glu_bench.cost.estimate import Estimate, estimate_runs, sum_stage
     from glu_bench.grid import with_words
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.numbers import binary_size, duration, si
@@ -201,6 +195,7 @@ def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json:
     shapes = [configs[planned] for planned in pending]
     estimates = dict(zip(pending, estimate_runs(shapes, calibrate=not quiet), strict=True))
     output_dir = str(plan.output_dir.resolve())
+    done = Estimate(flops=0, elapsed_s=0.0, disk_bytes=0)
     listed, rows = [], []
     for planned in plan.runs:
         run, found = plan.run(planned), estimates.get(planned)
@@ -209,35 +204,23 @@ def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json:
         settings = spell_config(with_words(configs[planned], threads))
         command = ["glu-bench", "train", *settings, *options, "--output-dir", output_dir, "--quiet"]
         entry = {"run_id": planned.run_id, "status": status, "words": planned.words, "command": command}
-        cost = (found.flops, found.elapsed_s, found.disk_bytes) if found else (0, 0.0, 0)
-        listed.append(entry | dict(zip(("flops", "elapsed_s", "disk_bytes"), cost, strict=True)))
+        listed.append(entry | dataclasses.asdict(found or done))
         cells = (
             (si(found.flops), duration(found.elapsed_s), binary_size(found.disk_bytes))
             if found
             else ("", "", "")
         )
         rows.append((planned.run_id, status, " ".join(planned.words), *cells))
-    flops = sum(found.flops for found in estimates.values())
-    elapsed_s = None if quiet else sum(found.elapsed_s or 0.0 for found in estimates.values())
-    disk_bytes = sum(found.disk_bytes for found in estimates.values())
+    total = sum_stage(plan.sweep_id, len(plan.runs), list(estimates.values()), calibrate=not quiet)
     if as_json:
-        totals = {"flops": flops, "elapsed_s": elapsed_s, "disk_bytes": disk_bytes}
-        print_json(
-            {
-                "sweep_id": plan.sweep_id,
-                "planned": len(listed),
-                "pending": len(pending),
-                **totals,
-                "runs": listed,
-            }
-        )
+        told = dataclasses.asdict(total)
+        print_json({"sweep_id": told.pop("stage"), **told, "runs": listed})
         return
     columns = ("run", "status", "settings", "FLOPs", "time", "disk")
     make_stdout().print(render_rows(plan.sweep_id, columns, rows, left=3))
-    left = (
-        f"{len(pending)} of {len(plan.runs)} runs left: {si(flops)} FLOPs, {duration(elapsed_s)} one by one"
-    )
-    make_stdout().print(plain(f"{left} on this machine, {binary_size(disk_bytes)} of checkpoints"))
+    left = f"{total.pending} of {total.planned} runs left: {si(total.flops)} FLOPs"
+    rest = f"{duration(total.elapsed_s)} one by one on this machine, {binary_size(total.disk_bytes)}"
+    make_stdout().print(plain(f"{left}, {rest} of checkpoints"))
 
 
 def _report(plan: Plan, ended: list[RunEnded], as_json: bool, quiet: bool) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from glu_bench import schema
 from glu_bench.allocator import keep_freed_memory
 from glu_bench.cache import keep_compiled_graphs
+from glu_bench.config import load_config
 from glu_bench.data.order import make_order
 from glu_bench.data.prepared import TokenSet, prepare_tokens
 from glu_bench.device import make_autocast, resolve_train
@@ -20,6 +22,7 @@ from glu_bench.lm.compiled import compile_decoder
 from glu_bench.lm.counts import Counts, count_model
 from glu_bench.lm.decoder import make_decoder
 from glu_bench.lm.init import init_weights
+from glu_bench.study.plan import Plan
 from glu_bench.train.loop import count_steps
 from glu_bench.train.optimizer import make_optimizer
 
@@ -36,6 +39,53 @@ class Estimate:
     flops: int  # of training: forward and backward of every step
     elapsed_s: float | None  # alone on this machine; None without calibration
     disk_bytes: int  # its checkpoints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A plan, and the cost of those of its runs that are left."""
+
+    stage: str
+    planned: int  # runs
+    pending: int  # of them
+    flops: int
+    elapsed_s: float | None  # one by one on this machine; None without calibration
+    disk_bytes: int
+
+
+def estimate_stages(
+    plans: Mapping[str, Plan], config_dir: Path | None = None, calibrate: bool = True
+) -> list[Stage]:
+    """What is left of each plan; all are estimated together, so every shape is timed once."""
+    pending = [
+        (stage, planned)
+        for stage, plan in plans.items()
+        for planned in plan.runs
+        if plan.run(planned).outcome() not in ("complete", "diverged")
+    ]
+    configs = [planned.config or load_config(planned.words, config_dir) for _, planned in pending]
+    estimates = estimate_runs(configs, calibrate=calibrate)
+    return [
+        sum_stage(
+            stage,
+            len(plan.runs),
+            [found for (of, _), found in zip(pending, estimates, strict=True) if of == stage],
+            calibrate,
+        )
+        for stage, plan in plans.items()
+    ]
+
+
+def sum_stage(stage: str, n_planned: int, estimates: Sequence[Estimate], calibrate: bool) -> Stage:
+    """A stage of so many runs, of which those with an estimate are left."""
+    return Stage(
+        stage=stage,
+        planned=n_planned,
+        pending=len(estimates),
+        flops=sum(found.flops for found in estimates),
+        elapsed_s=sum(found.elapsed_s or 0.0 for found in estimates) if calibrate else None,
+        disk_bytes=sum(found.disk_bytes for found in estimates),
+    )
 
 
 def estimate_runs(configs: Sequence[schema.Config], calibrate: bool = True) -> list[Estimate]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from glu_bench.show.comparison import PIPED_WIDTH, measure_width, wrap_prose
 from glu_bench.show.console import plain
-from glu_bench.show.numbers import duration, fixed, si
+from glu_bench.show.numbers import binary_size, duration, fixed, si
 from glu_bench.show.tables import render_rows
 from glu_bench.stats.concordance import Concordance
 from glu_bench.stats.gap import Gap
 from glu_bench.study.card import Card
 from glu_bench.study.reproduce import Reproduction, Row
 
-Stage = tuple[str, int, int, int, float | None, int]  # name, runs, left, FLOPs, seconds, bytes
+if TYPE_CHECKING:
+    from glu_bench.cost.estimate import Stage
 
 
 def render_reproduction(found: Reproduction, width: int) -> Table:
@@ -116,10 +118,11 @@ def render_cards(cards: Iterable[Card]) -> Table:
 
 def render_stages(name: str, stages: Sequence[Stage]) -> Table:
     """What each stage of a protocol costs."""
-    from glu_bench.show.numbers import binary_size
-
     rows = [
-        (stage, n_runs, n_left, si(flops), duration(elapsed_s), binary_size(disk_bytes))
-        for stage, n_runs, n_left, flops, elapsed_s, disk_bytes in stages
+        (
+            *(each.stage, each.planned, each.pending),
+            *(si(each.flops), duration(each.elapsed_s), binary_size(each.disk_bytes)),
+        )
+        for each in stages
     ]
     return render_rows(name, ("stage", "runs", "left", "FLOPs", "time, one by one", "disk"), rows)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from glu_bench.cli import reproduce as room
+from glu_bench.cli import execution as room
 from glu_bench.cli.completion import complete_card
 from glu_bench.cli.execution import Execution
 from glu_bench.errors import InterruptedRunError
