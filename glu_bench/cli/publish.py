@@ -46,15 +46,10 @@ def publish(
     """
     from glu_bench.errors import DataError
     from glu_bench.evaluate.inspection import inspect_run
-    from glu_bench.runs.publish import is_published, publish_run
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.study.plan import find_plan
-    from glu_bench.study.tuning import copy_plan, list_parts
+    from glu_bench.study.publish import publish_sweep
 
-    plan = find_plan(sweep, output_dir)
-    folder = to / plan.sweep_id
-    done: list[str] = []
-    left: list[str] = []
     stderr = make_stderr()
 
     def inspect(run: Run) -> dict[str, object] | None:
@@ -68,20 +63,10 @@ def publish(
             stderr.print(plain(f"note: published without an inspection: {error}"))
             return None
 
-    for part in list_parts(plan):
-        for planned in part.runs:
-            run = part.run(planned)
-            if is_published(folder / "runs" / planned.run_id):
-                continue
-            if not (run.path / "config.yaml").is_file() or run.outcome() not in ("complete", "diverged"):
-                left.append(planned.run_id)
-                continue
-            is_own = part is plan  # no run of its tuning
-            publish_run(run, folder, inspect(run) if is_own else None, every_row=is_own)
-            done.append(planned.run_id)
-        copy_plan(part, folder)
+    found = publish_sweep(find_plan(sweep, output_dir), to, inspect)
     if as_json:
-        print_json({"folder": str(folder), "published": done, "not_finished": left})
+        print_json({"folder": str(found.folder), "published": found.done, "not_finished": found.left})
     elif not quiet:
-        waiting = f", {len(left)} not finished" if left else ""
-        make_stdout().print(plain(f"{folder}: {len(done)} runs published{waiting}"), soft_wrap=True)
+        waiting = f", {len(found.left)} not finished" if found.left else ""
+        line = f"{found.folder}: {len(found.done)} runs published{waiting}"
+        make_stdout().print(plain(line), soft_wrap=True)

@@ -1,0 +1,65 @@
+"""A sweep published: what is taken along, what waits, what is left alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from glu_bench.runs.folder import Run
+from glu_bench.runs.record import write_record
+from glu_bench.study.plan import find_plan, make_plan
+from glu_bench.study.publish import Published, publish_sweep
+
+
+class Inspector:
+    """Says something of every run, and keeps the ids it was asked about."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, run: Run) -> dict[str, object]:
+        self.asked.append(run.path.name)
+        return {"n_tokens": 8, "summary": {"dead_share": 0.5}}
+
+
+def put_run(finished_run: Run, output_dir: Path) -> str:
+    """The id of the finished run of seed 0, which lies there as well now."""
+    run_id = finished_run.path.name
+    shutil.copytree(finished_run.path, output_dir / "runs" / run_id)
+    return run_id
+
+
+def test_what_has_ended_is_published_once_and_the_rest_waits(
+    tiny_words: list[str], finished_run: Run, tmp_path: Path
+) -> None:
+    run_id = put_run(finished_run, tmp_path)
+    plan = make_plan([*tiny_words, "seed=0,1"], tmp_path, name="two")
+    assert plan.runs[0].run_id == run_id
+    waiting = [plan.runs[1].run_id]
+    inspector = Inspector()
+    folder = tmp_path / "to" / "two"
+    found = publish_sweep(plan, tmp_path / "to", inspector)
+    assert found == Published(folder=folder, done=[run_id], left=waiting)
+    assert (folder / "runs" / run_id / "inspection.json").is_file()
+    assert [run.run_id for run in find_plan(str(folder), tmp_path / "none").runs] == [run_id, *waiting]
+    again = publish_sweep(plan, tmp_path / "to", inspector)
+    assert again == Published(folder=folder, done=[], left=waiting)
+    assert inspector.asked == [run_id]
+
+
+def test_a_tuning_goes_along_and_its_runs_are_not_inspected(
+    tiny_words: list[str], finished_run: Run, tmp_path: Path
+) -> None:
+    run_id = put_run(finished_run, tmp_path)
+    make_plan([*tiny_words, "seed=0"], tmp_path, name="own-tune")
+    plan = make_plan([*tiny_words, "seed=1"], tmp_path, name="own")
+    write_record(plan.folder / "tuning.json", {"schema_version": 1})
+    inspector = Inspector()
+    found = publish_sweep(plan, tmp_path / "to", inspector)
+    assert (found.done, found.left) == ([run_id], [plan.runs[0].run_id])
+    assert inspector.asked == []
+    assert not (found.folder / "runs" / run_id / "inspection.json").exists()
+    rows = [row["step"] for row in Run(found.folder / "runs" / run_id).rows()]
+    assert 0 < len(rows) < len(finished_run.rows())
+    there = sorted(path.relative_to(found.folder / "sweeps") for path in found.folder.glob("sweeps/*/*"))
+    assert [str(path) for path in there] == ["own/plan.json", "own/tuning.json", "own-tune/plan.json"]
