@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -54,38 +54,22 @@ def list_all(
 
     Example: glu-bench runs list --where variant=swiglu --where 'optim.lr>1e-3' --sort test_loss_nats
     """
-    from glu_bench.errors import DataError
     from glu_bench.runs.folder import list_runs
-    from glu_bench.runs.selection import check_names, collect_facts, parse_condition, sort_key
+    from glu_bench.runs.selection import parse_condition, select_runs
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.numbers import cell, fixed
     from glu_bench.show.tables import render_rows
 
     conditions = [parse_condition(text) for text in where or []]
-    asked = [condition.name for condition in conditions] + ([sort] if sort else [])
-    found: list[dict[str, Any]] = []
-    unread: list[str] = []
-    for run in list_runs(output_dir):
-        try:
-            facts = collect_facts(run, asked)
-        except DataError as error:
-            unread.append(str(error))
-            facts = {"run_id": run.path.name, "status": run.status()}
-        found.append({**facts, "run_dir": str(run.path)})
-    check_names(asked, found)
-    found = [facts for facts in found if all(condition.holds(facts) for condition in conditions)]
-    if sort:
-        found.sort(key=lambda facts: sort_key(facts.get(sort)), reverse=reverse)
-        found.sort(key=lambda facts: facts.get(sort) is None)  # what is absent is last either way
-    elif reverse:
-        found.reverse()
+    selected = select_runs(list_runs(output_dir), conditions, sort, reverse)
     stderr = make_stderr()
-    for line in unread if not quiet else ():
+    for line in selected.unread if not quiet else ():
         stderr.print(plain(f"note: {line}"))
     columns = ["run_id", "run_dir", "status", "variant", "seed", "test_loss_nats", "tokens"]
-    extra = [name for name in dict.fromkeys(asked) if name not in columns]
+    extra = [name for name in dict.fromkeys(selected.names) if name not in columns]
     if as_json:
-        print_json({"runs": [{name: facts.get(name) for name in [*columns, *extra]} for facts in found]})
+        keys = [*columns, *extra]
+        print_json({"runs": [{name: facts.get(name) for name in keys} for facts in selected.found]})
         return
     rows = [
         (
@@ -95,7 +79,7 @@ def list_all(
             cell(facts.get("tokens")),
             *(cell(facts.get(name)) for name in extra),
         )
-        for facts in found
+        for facts in selected.found
     ]
     title = f"{len(rows)} runs under {output_dir}/runs"
     make_stdout().print(render_rows(title, ("run", "status", "test loss", "tokens", *extra), rows, left=2))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from glu_bench import schema
-from glu_bench.errors import ConfigError, suggest
+from glu_bench.errors import ConfigError, DataError, suggest
 from glu_bench.runs.folder import Run
 from glu_bench.schema import list_keys
 
@@ -52,6 +52,42 @@ class Condition:
             "<=": number <= wanted,
             ">=": number >= wanted,
         }[self.sign]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The runs that a person means, in the order asked for."""
+
+    names: list[str]  # of settings and results that were asked about
+    found: list[dict[str, Any]]  # facts of each run, and its folder as run_dir
+    unread: list[str]  # why of some no more than the status is known
+
+
+def select_runs(
+    runs: Iterable[Run], conditions: Sequence[Condition], sort: str | None = None, reverse: bool = False
+) -> Selection:
+    """The runs that meet all conditions, ordered by a setting or result; those without it come last.
+
+    Raises: ConfigError for a key that no run can have.
+    """
+    names = [condition.name for condition in conditions] + ([sort] if sort else [])
+    found: list[dict[str, Any]] = []
+    unread: list[str] = []
+    for run in runs:
+        try:
+            facts = collect_facts(run, names)
+        except DataError as error:
+            unread.append(str(error))
+            facts = {"run_id": run.path.name, "status": run.status()}
+        found.append({**facts, "run_dir": str(run.path)})
+    check_names(names, found)
+    found = [facts for facts in found if all(condition.holds(facts) for condition in conditions)]
+    if sort:
+        found.sort(key=lambda facts: sort_key(facts.get(sort)), reverse=reverse)
+        found.sort(key=lambda facts: facts.get(sort) is None)  # what is absent is last either way
+    elif reverse:
+        found.reverse()
+    return Selection(names=names, found=found, unread=unread)
 
 
 def parse_condition(text: str) -> Condition:
