@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from glu_bench.cli.options import AllowPlugins, AsJson, OutputDir, Quiet
 from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
+    from glu_bench.evaluate.loss import HeldOutLoss
     from glu_bench.runs.folder import Run
 
 
@@ -67,14 +68,10 @@ def evaluate(
 
     What its gates are worth: glu-bench eval swiglu-nano --gate shuffled
     """
-    from glu_bench.cache import keep_compiled_graphs
     from glu_bench.errors import ConfigError
-    from glu_bench.evaluate.loss import HeldOutLoss, perplexity
-    from glu_bench.evaluate.run import evaluate_run
     from glu_bench.ffn.plugins import load_plugins
-    from glu_bench.interop.hf_evaluate import evaluate_folder
     from glu_bench.runs.folder import find_run
-    from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.console import make_stdout, print_json
     from glu_bench.show.tables import render_evaluations
 
     if split not in ("train", "val", "test"):
@@ -84,52 +81,69 @@ def evaluate(
     if gate is None and tokens is not None:
         raise ConfigError(f"--tokens {tokens}: goes with --gate; without it all tokens of a split are scored")
     load_plugins(allow_plugin or [], packages=False)
+    if gate is not None and (hf is not None or files or stride is not None):
+        raise ConfigError(f"--gate {gate}: goes with RUN, --split, --tokens and --device alone")
+    named = [find_run(text, output_dir) for text in runs or ()]
     if gate is not None:
-        if hf is not None or files or stride is not None:
-            raise ConfigError(f"--gate {gate}: goes with RUN, --split, --tokens and --device alone")
-        _ablate(
-            [find_run(text, output_dir) for text in runs or ()], gate, split, tokens, device, as_json, quiet
-        )
+        _ablate(named, gate, split, tokens, device, as_json, quiet)
         return
+    measured = _measure(named, hf, split, files or [], stride, device, quiet)
+    if as_json:
+        print_json({"runs": [_write(run_id, hf, loss) for run_id, loss in measured]})
+    else:
+        make_stdout().print(render_evaluations((run_id or str(hf), loss) for run_id, loss in measured))
+
+
+def _measure(
+    runs: list[Run],
+    hf: Path | None,
+    split: str,
+    files: list[str],
+    stride: int | None,
+    device: str | None,
+    quiet: bool,
+) -> list[tuple[str | None, HeldOutLoss]]:
+    """The loss of each run, with that of the folder on its text below it, which has no run id."""
+    from glu_bench.cache import keep_compiled_graphs
+    from glu_bench.evaluate.run import evaluate_run
+    from glu_bench.interop.hf_evaluate import evaluate_folder
+    from glu_bench.show.console import make_stderr, plain
+
     keep_compiled_graphs()
     stderr = make_stderr()
-    others = files or ()
-    named: list[Run | None] = [find_run(text, output_dir) for text in runs or ()]
-    measured: list[tuple[str | None, HeldOutLoss]] = []  # no run id: the folder
+    named: list[Run | None] = [*runs]
+    measured: list[tuple[str | None, HeldOutLoss]] = []
     for run in named or [None]:
         theirs = []
         if hf is not None:  # before the run, for it may be refused
             if not quiet:
                 stderr.print(plain(f"evaluating {hf}"))
-            loss = evaluate_folder(hf, run=run, split=split, files=others, stride=stride, device=device)
+            loss = evaluate_folder(hf, run=run, split=split, files=files, stride=stride, device=device)
             theirs.append((None, loss))
         if run is not None:
             if not quiet:
                 stderr.print(plain(f"evaluating {run.path.name}"))
-            loss = evaluate_run(run, split=split, files=others, stride=stride, device=device)
+            loss = evaluate_run(run, split=split, files=files, stride=stride, device=device)
             measured.append((run.run_id, loss))
         measured += theirs
-    if not as_json:
-        make_stdout().print(render_evaluations((run_id or str(hf), loss) for run_id, loss in measured))
-        return
-    print_json(
-        {
-            "runs": [
-                {
-                    "run_id": run_id,
-                    "hf": None if run_id else str(hf),
-                    "split": loss.split,
-                    "loss_nats": loss.loss_nats,
-                    "perplexity": perplexity(loss.loss_nats),
-                    "bits_per_byte": loss.bits_per_byte,
-                    "tokens": loss.n_tokens,
-                    "bytes": loss.n_bytes,
-                    "stride": loss.stride,
-                }
-                for run_id, loss in measured
-            ]
-        }
-    )
+    return measured
+
+
+def _write(run_id: str | None, hf: Path | None, loss: HeldOutLoss) -> dict[str, Any]:
+    """What --json says of a run, or without a run id of the folder."""
+    from glu_bench.evaluate.loss import perplexity
+
+    return {
+        "run_id": run_id,
+        "hf": None if run_id else str(hf),
+        "split": loss.split,
+        "loss_nats": loss.loss_nats,
+        "perplexity": perplexity(loss.loss_nats),
+        "bits_per_byte": loss.bits_per_byte,
+        "tokens": loss.n_tokens,
+        "bytes": loss.n_bytes,
+        "stride": loss.stride,
+    }
 
 
 def _ablate(
