@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,12 +39,13 @@ def prepare(
     Example: glu-bench data prepare data=wikitext2 tokenizer=bpe
     """
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
+    from glu_bench.show.tables import render_splits
 
     found = _describe(settings or [], config_dir, quiet)
     if as_json:
         print_json(found)
         return
-    make_stdout().print(_render_splits(found))
+    make_stdout().print(render_splits(found))
     if not quiet:
         make_stderr().print(plain(f"tokens: {found['folder']}"))
 
@@ -59,14 +61,14 @@ def show(
     Example: glu-bench data show data=stdlib
     """
     from glu_bench.show.console import make_stdout, plain, print_json
-    from glu_bench.show.tables import render_rows
+    from glu_bench.show.tables import render_rows, render_splits
 
     found = _describe(settings or [], config_dir, quiet)
     if as_json:
         print_json(found)
         return
     stdout = make_stdout()
-    stdout.print(_render_splits(found))
+    stdout.print(render_splits(found))
     facts = [
         (key, found[key]) for key in ("data_fingerprint", "tokenizer_fingerprint", "vocab_size", "folder")
     ]
@@ -78,7 +80,8 @@ def show(
             stdout.print(plain(f"  {line}"))
 
 
-def _describe(settings: list[str], config_dir: Any, quiet: bool) -> dict[str, Any]:
+def _describe(settings: list[str], config_dir: Path | None, quiet: bool) -> dict[str, Any]:
+    """What the text of these settings is, its tokens prepared."""
     from glu_bench.config import load_config
     from glu_bench.data.corpora import find_corpus
     from glu_bench.data.prepared import estimate_disk, prepare_tokens
@@ -95,33 +98,4 @@ def _describe(settings: list[str], config_dir: Any, quiet: bool) -> dict[str, An
         stderr.print(plain(f"{config.data.corpus}: text {size}{tokens_size}"))
     with TrainScreen(stderr, quiet) as screen:
         tokens = prepare_tokens(config, screen.prepare)
-    manifest = tokens.manifest
-    filled = [split for split, entry in manifest["splits"].items() if entry["n_tokens"]]
-    return {
-        "corpus": config.data.corpus,
-        "tokenizer": config.tokenizer.kind,
-        "data_fingerprint": tokens.data_fingerprint,
-        "tokenizer_fingerprint": tokens.tokenizer.fingerprint,
-        "vocab_size": tokens.tokenizer.vocab_size,
-        "folder": str(tokens.folder),
-        "splits": manifest["splits"],
-        "overlap": manifest["overlap"],
-        "heads": {s: tokens.tokenizer.decode(tokens.stream(s).ids[:200].tolist()) for s in filled},
-    }
-
-
-def _render_splits(found: dict[str, Any]) -> Any:
-    from glu_bench.show.tables import render_rows
-
-    rows = [
-        (
-            split,
-            f"{entry['n_documents']:,}",
-            f"{entry['n_bytes']:,}",
-            f"{entry['n_tokens']:,}",
-            f"{entry['n_bytes'] / entry['n_tokens']:.2f}" if entry["n_tokens"] else "-",
-        )
-        for split, entry in found["splits"].items()
-    ]
-    title = f"{found['corpus']}, tokenizer {found['tokenizer']}"
-    return render_rows(title, ("split", "documents", "bytes", "tokens", "bytes/token"), rows)
+    return {"corpus": config.data.corpus, "tokenizer": config.tokenizer.kind, **tokens.describe()}

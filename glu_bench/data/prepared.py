@@ -51,6 +51,7 @@ from glu_bench.files import (
 
 FORMAT_VERSION = 3
 BATCH_CHARS = 2**20  # text handed to the tokenizer at a time
+HEAD_TOKENS = 200  # of each split, shown to people
 MUCH_OVERLAP = 0.01  # of a held-out split's bytes; below, texts share headings and blank rows
 
 OnProgress = Callable[[int, int | None], None]  # (bytes of text done, bytes in all if known)
@@ -105,6 +106,23 @@ class TokenSet:
             if share > MUCH_OVERLAP:
                 remarks.append(f"{name} overlaps training: {share:.1%} of its bytes are documents of both")
         return remarks
+
+    def describe(self) -> dict[str, Any]:
+        """Fingerprints, sizes and overlap of the text, and the head of each split that has one."""
+        splits = self.manifest["splits"]
+        return {
+            "data_fingerprint": self.data_fingerprint,
+            "tokenizer_fingerprint": self.tokenizer.fingerprint,
+            "vocab_size": self.tokenizer.vocab_size,
+            "folder": str(self.folder),
+            "splits": splits,
+            "overlap": self.manifest["overlap"],
+            "heads": {
+                split: self.tokenizer.decode(self.stream(split).ids[:HEAD_TOKENS].tolist())
+                for split, entry in splits.items()
+                if entry["n_tokens"]
+            },
+        }
 
 
 def prepare_tokens(config: schema.Config, on_progress: OnProgress | None = None) -> TokenSet:

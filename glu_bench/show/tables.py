@@ -95,6 +95,22 @@ def render_evaluations(found: Iterable[tuple[str, HeldOutLoss]]) -> Table:
     return table
 
 
+def render_splits(found: Mapping[str, Any]) -> Table:
+    """How much of a text is in each split, as `data show` describes it."""
+    rows = [
+        (
+            split,
+            f"{entry['n_documents']:,}",
+            f"{entry['n_bytes']:,}",
+            f"{entry['n_tokens']:,}",
+            f"{entry['n_bytes'] / entry['n_tokens']:.2f}" if entry["n_tokens"] else "-",
+        )
+        for split, entry in found["splits"].items()
+    ]
+    title = f"{found['corpus']}, tokenizer {found['tokenizer']}"
+    return render_rows(title, ("split", "documents", "bytes", "tokens", "bytes/token"), rows)
+
+
 def render_ablation(found: Ablation) -> Table:
     """What replacing the gates of one run costs: each block alone, then all at once."""
     title = (

@@ -318,3 +318,27 @@ def test_a_split_that_is_full_is_read_no_further(
     assert max(read.values()) < 2_000  # of 100,000: a batch of a million characters is read ahead
     assert 100_000 <= counts["train"]["n_tokens"] < 103_000
     assert all(counts[split]["n_tokens"] > 0 for split in ("val", "test"))
+
+
+def test_a_text_is_described_by_its_sizes_and_the_head_of_each_split(
+    prepare: Prepare, tmp_path: Path
+) -> None:
+    write_files(tmp_path / "in", 12)
+    tokens = prepare(tmp_path / "in")
+    told = tokens.describe()
+    assert (told["vocab_size"], told["folder"]) == (257, str(tokens.folder))
+    n_bytes = sum(path.stat().st_size for path in (tmp_path / "in").iterdir())
+    assert sum(size["n_bytes"] for size in told["splits"].values()) == n_bytes
+    assert set(told["heads"]) == set(SPLITS)
+    for split in SPLITS:
+        first = documents_of(tokens, split)[0].decode()
+        assert told["heads"][split].startswith(first[:200])
+        assert len(told["heads"][split]) <= 200 + 2 * told["splits"][split]["n_documents"]
+
+
+def test_a_split_without_text_has_no_head(prepare: Prepare, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one short line\n")
+    told = prepare(tmp_path / "a.txt").describe()
+    assert list(told["heads"].values()) == ["one short line\n\n\n"]  # the end token is a blank line
+    assert all(told["splits"][split]["n_tokens"] > 0 for split in told["heads"])
+    assert set(told["heads"]) < set(SPLITS)

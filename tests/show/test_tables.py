@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from glu_bench.runs.folder import Run
-from glu_bench.show.tables import make_table, render_result, render_rows
+from glu_bench.show.tables import make_table, render_result, render_rows, render_splits
 
 HOSTILE = "[/x]\x1b[31m\u202e<script>"
 
@@ -75,4 +75,17 @@ def test_a_comparison_with_gaps_is_rendered() -> None:
     table = Comparison(**{**empty(Comparison), **lists, **words})
     out = shown(render_comparison(table, choose_columns("all")), 400)
     assert "0/3 (3 diverged)" in out
+    assert "\x1b" not in out
+
+
+def test_a_split_that_is_empty_has_a_dash_for_its_rate() -> None:
+    sizes = {
+        "train": {"n_documents": 1_200, "n_bytes": 9_000, "n_tokens": 4_000},
+        "val": {"n_documents": 0, "n_bytes": 0, "n_tokens": 0},
+    }
+    out = shown(render_splits({"corpus": HOSTILE, "tokenizer": "bpe", "splits": sizes}))
+    train, val = (line.split() for line in out.splitlines() if line.split()[:1] in (["train"], ["val"]))
+    assert train == ["train", "1,200", "9,000", "4,000", "2.25"]
+    assert val == ["val", "0", "0", "0", "-"]
+    assert "bpe" in out
     assert "\x1b" not in out
