@@ -9,7 +9,7 @@ import typer
 
 from glu_bench.cli.claims import N_TOKENS
 from glu_bench.cli.completion import complete_run_or_sweep
-from glu_bench.cli.options import AsJson, OutputDir, Quiet
+from glu_bench.cli.options import AllowPlugins, AsJson, OutputDir, Quiet
 from glu_bench.files import OUTPUTS
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ def publish(
     tokens: Annotated[
         int, typer.Option("--tokens", min=1, help="Inspect checkpoints on so many validation tokens.")
     ] = N_TOKENS,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Where to inspect; each run's own by default.")
+    ] = None,
+    allow_plugin: AllowPlugins = None,
     output_dir: OutputDir = OUTPUTS,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -44,12 +48,14 @@ def publish(
 
     Example: glu-bench runs publish shazeer2020-nano --to outputs/reference
     """
-    from glu_bench.errors import DataError
+    from glu_bench.errors import GluBenchError
     from glu_bench.evaluate.inspection import inspect_run
+    from glu_bench.ffn.plugins import load_plugins
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.study.plan import find_plan
     from glu_bench.study.publish import publish_sweep
 
+    load_plugins(allow_plugin or [], packages=False)
     stderr = make_stderr()
 
     def inspect(run: Run) -> dict[str, object] | None:
@@ -58,8 +64,8 @@ def publish(
         if not quiet:
             stderr.print(plain(f"inspecting {run.path.name}"))
         try:
-            return {"n_tokens": tokens, "summary": inspect_run(run, n_tokens=tokens).summary}
-        except DataError as error:  # its text or its checkpoints are gone, say
+            return {"n_tokens": tokens, "summary": inspect_run(run, n_tokens=tokens, device=device).summary}
+        except GluBenchError as error:  # its text, its checkpoints or its device are gone, say
             stderr.print(plain(f"note: published without an inspection: {error}"))
             return None
 

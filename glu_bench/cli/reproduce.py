@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,7 +120,7 @@ def reproduce(
             )
         plan = find_plan(from_sweep, output_dir)
         result = judge_reproduction(found, column, read_finished(plan), config_dir)
-        _print(result, plan, None, as_json, quiet)
+        _print(result, plan, None, from_sweep, as_json, quiet)
         return
     scale_name, chosen = find_scale(found, scale)
     protocol = make_protocol(found, scale_name, chosen, given=settings or [], quick=quick)
@@ -143,11 +144,14 @@ def reproduce(
     except ConfigError:
         check_ended(plan, ended)  # why there is nothing to show
         raise
-    _print(result, plan, scale_name, as_json, quiet)
+    _print(result, plan, scale_name, plan.sweep_id, as_json, quiet)
     check_ended(plan, ended)
 
 
-def _print(result: Reproduction, plan: Plan, scale: str | None, as_json: bool, quiet: bool) -> None:
+def _print(
+    result: Reproduction, plan: Plan, scale: str | None, sweep: str, as_json: bool, quiet: bool
+) -> None:
+    """Prints it all; `sweep` is what a person may call its runs by."""
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.reproduce import print_reproduction
 
@@ -159,7 +163,7 @@ def _print(result: Reproduction, plan: Plan, scale: str | None, as_json: bool, q
             stderr = make_stderr()
             for warning in result.warnings:
                 stderr.print(plain(f"note: {warning}"))
-            stderr.print(plain(f"the runs: glu-bench compare {plan.sweep_id}"))
+            stderr.print(plain(f"the runs: glu-bench compare {shlex.quote(sweep)}"))
 
 
 def _execute(

@@ -124,15 +124,21 @@ def test_a_published_sweep_is_compared_and_judged_like_any_other(
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_checkpoints_are_gone_is_published_without_inspections(
-    call_command: Command, finished_run: Run, tiny_words: list[str], tmp_path: Path
+@pytest.mark.parametrize(("gone", "options"), [("checkpoints", ()), (None, ("--device", "cuda:99"))])
+def test_a_sweep_that_cannot_be_inspected_is_published_all_the_same(
+    gone: str | None,
+    options: tuple[str, ...],
+    call_command: Command,
+    tiny_words: list[str],
+    tmp_path: Path,
 ) -> None:
     grid = ["sweep", *tiny_words, "train.steps=2", "-j", "1", "--quiet", "--name", "one"]
     there = ["--output-dir", str(tmp_path / "own")]
     assert call_command(*grid, *there).code == 0
     (run,) = (tmp_path / "own" / "runs").glob("swiglu-*")
-    shutil.rmtree(run / "checkpoints")
-    ended = call_command("runs", "publish", "one", "--to", str(tmp_path / "to"), *there)
+    if gone is not None:
+        shutil.rmtree(run / gone)
+    ended = call_command("runs", "publish", "one", "--to", str(tmp_path / "to"), *options, *there)
     assert ended.code == 0, ended.err
     assert "note: published without an inspection" in ended.err
     assert not (tmp_path / "to" / "one" / "runs" / run.name / "inspection.json").exists()
