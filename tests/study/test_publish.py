@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from glu_bench.runs.folder import Run
 from glu_bench.runs.record import write_record
+from glu_bench.study.arms import find_runs
 from glu_bench.study.plan import find_plan, make_plan
 from glu_bench.study.publish import Published, publish_sweep
 
@@ -63,3 +66,20 @@ def test_a_tuning_goes_along_and_its_runs_are_not_inspected(
     assert 0 < len(rows) < len(finished_run.rows())
     there = sorted(path.relative_to(found.folder / "sweeps") for path in found.folder.glob("sweeps/*/*"))
     assert [str(path) for path in there] == ["own/plan.json", "own/tuning.json", "own-tune/plan.json"]
+
+
+def test_a_folder_of_published_sweeps_means_the_runs_of_all(
+    tiny_words: list[str], finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = put_run(finished_run, tmp_path)
+    for name, seeds in (("one", "0,1"), ("two", "0,2")):
+        plan = make_plan([*tiny_words, f"seed={seeds}"], tmp_path, name=name)
+        publish_sweep(plan, tmp_path / "to", Inspector())
+    (tmp_path / "to" / "note.txt").touch()
+    found, named = find_runs([str(tmp_path / "to")], tmp_path / "none")
+    assert not named
+    assert [run.path.name for run in found if isinstance(run, Run)] == [run_id]  # once, of two copies
+    assert sum(not isinstance(run, Run) for run in found) == 2
+    monkeypatch.chdir(tmp_path / "to" / "two")
+    assert find_plan(".", tmp_path / "none").sweep_id == "two"
+    assert len(find_runs(["."], tmp_path / "none")[0]) == 2

@@ -6,6 +6,7 @@ import functools
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from scipy import stats
 from glu_bench.errors import DataError
 from glu_bench.files import sha256_bytes
 from glu_bench.runs.folder import Run
+from glu_bench.runs.publish import publish_run
 from glu_bench.study.compare import compare_runs
 from glu_bench.study.slices import slice_arms
 from tests.study.conftest import MakeRun
@@ -103,6 +105,13 @@ def test_the_interval_is_that_of_the_seeds_differences(make_stored: MakeStored) 
 def test_arms_without_a_seed_of_the_baselines_are_left_out(make_stored: MakeStored) -> None:
     runs = [make_stored("gelu", 0, noise(0)), make_stored("swiglu", 1, noise(1))]
     assert slice_arms(compare_runs(runs, baseline="gelu")[0]) == []
+
+
+def test_of_a_published_run_it_is_said_why_there_are_none(make_stored: MakeStored, tmp_path: Path) -> None:
+    runs = [make_stored(variant, 0, noise(0)) for variant in ("gelu", "swiglu")]
+    published = [publish_run(run, tmp_path / "published", None) for run in runs]
+    with pytest.raises(DataError, match="has no blocks.safetensors, which publishing leaves out"):
+        slice_arms(compare_runs(published, baseline="gelu")[0])
 
 
 def test_a_file_that_was_changed_is_refused(make_stored: MakeStored) -> None:

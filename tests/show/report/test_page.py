@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from glu_bench.errors import ConfigError, show_controls
+from glu_bench.runs.folder import Run
+from glu_bench.runs.publish import publish_run
 from glu_bench.show.report import page as page_module
 from glu_bench.show.report.cells import list_cost_cells, list_cost_columns
 from glu_bench.show.report.page import Asked, check_place, render_report, write_report
@@ -53,6 +55,28 @@ def read(tidy: Made) -> Page:
 @pytest.fixture(scope="module")
 def read_hostile(hostile: Made) -> Page:
     return Page(hostile.page)
+
+
+def test_no_command_is_given_that_a_published_run_cannot_follow(make_plain: MakeRun, tmp_path: Path) -> None:
+    runs = [make_plain(arm, 0, loss) for arm, loss in (("gelu", 2.0), ("swiglu", 1.9))]
+    published = [Run(publish_run(run, tmp_path / "published", None)) for run in runs]
+    for found, measured in ((runs, True), (published, False)):
+        text = Page(render_report(compare_runs(found), found, Asked())).text
+        assert ("glu-bench eval" in text) is measured
+        assert ("published without its checkpoints" in text) is not measured
+        assert "glu-bench runs verify" in text
+
+
+@pytest.mark.parametrize("match", ["params", "width"])
+def test_all_runs_stand_on_the_page_whatever_makes_an_arm(match: str, make_plain: MakeRun) -> None:
+    """The heading says nothing of the matching, whichever run comes first."""
+    runs = [make_plain("gelu", 0, 2.0, f"match={match}")]
+    runs += [
+        make_plain("swiglu", 0, 1.9 + at, f"match={each}") for at, each in enumerate(("params", "width"))
+    ]
+    tables = compare_runs(runs, arm_keys=("variant", "match"))
+    text = Page(render_report(tables, runs, Asked(arms="variant,match"))).text
+    assert "All 3 runs" in text
 
 
 def test_the_verdict_comes_before_anything_else_that_was_found(tidy: Made, read: Page) -> None:
