@@ -110,7 +110,7 @@ def test_arms_without_a_seed_of_the_baselines_are_left_out(make_stored: MakeStor
 def test_of_a_published_run_it_is_said_why_there_are_none(make_stored: MakeStored, tmp_path: Path) -> None:
     runs = [make_stored(variant, 0, noise(0)) for variant in ("gelu", "swiglu")]
     published = [publish_run(run, tmp_path / "published", None) for run in runs]
-    with pytest.raises(DataError, match="has no blocks.safetensors, which publishing leaves out"):
+    with pytest.raises(DataError, match=r"has no blocks\.safetensors, which publishing leaves out"):
         slice_arms(compare_runs(published, baseline="gelu")[0])
 
 
