@@ -188,7 +188,7 @@ def _find_start(run: Run, whole: Sequence[Path]) -> tuple[list[str], str]:
     """Options of the train command, and from where it goes on, given the checkpoints that verify."""
     if whole:
         step = int(whole[-1].name.removeprefix("step-"))
-        differing = _compare_numerics(run.config().train, whole[-1])
+        differing = _compare_numerics(run, whole[-1])
         if differing:
             return ["--resume-inexact"], f"goes on from step {step}, in other last bits: {differing}"
         return [], f"goes on from step {step}"
@@ -197,11 +197,11 @@ def _find_start(run: Run, whole: Sequence[Path]) -> tuple[list[str], str]:
     return [], "trains it from the start"
 
 
-def _compare_numerics(train: schema.Train, checkpoint: Path) -> str:
+def _compare_numerics(run: Run, checkpoint: Path) -> str:
     """In what this process sums otherwise than the one that saved; threads are asked for by the command."""
     try:
-        state = read_json(checkpoint / "state.json")
-    except DataError:
+        train, state = run.config().train, read_json(checkpoint / "state.json")
+    except DataError:  # not known before its settings are put back
         return ""
     here = read_numerics(train.device, train.compile == "true")
     differing = (name for name, value in here.items() if state.get(name, value) != value)

@@ -15,6 +15,7 @@ from pathlib import Path
 from glu_bench.errors import ConfigError
 from glu_bench.evaluate.loss import perplexity
 from glu_bench.runs.folder import Run
+from glu_bench.schema import BUDGET_KEYS
 from glu_bench.stats.equal_cost import EqualCost
 from glu_bench.stats.findings import Estimate, Findings, judge_losses
 from glu_bench.stats.pair import Pair
@@ -32,7 +33,7 @@ from glu_bench.study.arms import (
     setting_key,
 )
 from glu_bench.study.plan import PlannedRun
-from glu_bench.study.speedup import BUDGET_KEYS, add_speedups, read_loss
+from glu_bench.study.speedup import add_speedups, read_loss
 
 
 @dataclass(frozen=True, kw_only=True)

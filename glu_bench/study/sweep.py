@@ -90,6 +90,8 @@ def run_plan(
 ) -> Iterator[SweepEvent]:
     """Execute what is left of a plan, a run a slot at a time; yields what happens.
 
+    Seed by seed, so that what changes with time (other work, heat) meets all arms alike, and a sweep
+    that was stopped holds whole comparisons.
     A run that failed before is tried again only with `limits.retry_failed`; one that was
     interrupted or killed goes on. `extra_words` are options added to every train command.
     Raises: InterruptedRunError after SIGINT or SIGTERM, once the runs in flight have saved.
@@ -101,6 +103,7 @@ def run_plan(
             waiting.append(planned)
         else:
             yield settled
+    waiting.sort(key=lambda planned: int(planned.identity["seed"]))
     pool = _Pool(plan, list(slots), limits, extra_words)
     before = {number: signal.signal(number, pool.hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

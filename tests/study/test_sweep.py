@@ -101,6 +101,24 @@ def test_every_run_is_tried_whatever_becomes_of_the_others(
     assert "signal 11, SIGSEGV" in reasons[5]
 
 
+def test_all_arms_of_a_seed_go_before_the_next_seed(
+    tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that is stopped holds whole comparisons, and no arm has a machine of its own hour."""
+    plan = make_plan([*tiny_words, "variant=relu,swish", "seed=1,0,2"], tmp_path)
+    order: list[tuple[int, str]] = []
+
+    def start(plan: Plan, planned: PlannedRun, *others: Any) -> subprocess.Popen[bytes]:
+        order.append((planned.identity["seed"], planned.identity["variant.name"]))
+        log_path(plan, planned).parent.mkdir(exist_ok=True)
+        log_path(plan, planned).touch()
+        return subprocess.Popen([sys.executable, "-c", "pass"])
+
+    monkeypatch.setattr(room, "_start", start)
+    list(run_plan(plan))
+    assert order == [(seed, arm) for seed in range(3) for arm in ("relu", "swish")]
+
+
 def test_what_is_complete_is_skipped_without_a_process(behave: Behave) -> None:
     plan = behave("raise SystemExit(9)", "raise SystemExit(9)")
     for planned in plan.runs:
