@@ -84,7 +84,7 @@ class Trainer:
         if checkpoint is not None:
             self.progress = restore_progress(
                 *(checkpoint, self.model, self.optimizer, job.resume_inexact, ranks),
-                compiled=train.compile == "true",
+                train.compile == "true",
             )
         if ranks.writes:
             drop_rows_after(job.run.metrics_path, self.progress.step)
