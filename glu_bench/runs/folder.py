@@ -134,7 +134,14 @@ class Run:
         """
         return self._read()[1]
 
-    def _read(self) -> tuple[schema.Config, dict[str, Any]]:
+    def identity_and_environment(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As `identity` and `environment`, each file read once.
+
+        Raises: DataError as `config` does.
+        """
+        return self._read()[1:]
+
+    def _read(self) -> tuple[schema.Config, dict[str, Any], dict[str, Any]]:
         path = self.find_file("config.yaml")
         if path is None:
             raise DataError(f"{self.path}: not a run folder, there is no config.yaml")
@@ -152,7 +159,7 @@ class Run:
             raise DataError(f"{self.path}/environment.json: not complete ({error})") from None
         if begun and expected != facts["run_id"]:
             raise DataError(f"{path}: was edited, it describes {expected}, not {facts['run_id']}")
-        return config, identity
+        return config, identity, facts
 
     def environment(self) -> dict[str, Any]:
         """What environment.json says; empty if the run has not begun.

@@ -122,13 +122,13 @@ def say_legend(comparison: Comparison, columns: Sequence[Column]) -> list[str]:
 
 def _say_speedups(comparison: Comparison) -> list[str]:
     """What limits the speedups, with the arms it is said of unless it is all that have one."""
+    notes = {arm.arm: arm.speedup.note for arm in comparison.arms if arm.speedup is not None}
     arms: dict[str, list[str]] = {}
-    with_speedup = [arm for arm in comparison.arms if arm.speedup is not None]
-    for arm in with_speedup:
-        if arm.speedup is not None and arm.speedup.note:
-            arms.setdefault(arm.speedup.note, []).append(arm.arm)
+    for arm, note in notes.items():
+        if note:
+            arms.setdefault(note, []).append(arm)
     return [
-        f"speedup{'' if len(names) == len(with_speedup) else ' of ' + ', '.join(names)}: {note}"
+        f"speedup{'' if len(names) == len(notes) else ' of ' + ', '.join(names)}: {note}"
         for note, names in arms.items()
     ]
 

@@ -7,6 +7,7 @@ result.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,14 +66,17 @@ def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | Planne
 
 def _drop_copies(runs: Iterable[Run | PlannedRun]) -> list[Run | PlannedRun]:
     """Each run once: published with two sweeps it lies in two folders, its record the same."""
+    found = list(runs)
+    n_of = Counter(run.path.name for run in found if isinstance(run, Run))
     kept: list[Run | PlannedRun] = []
-    records: dict[str, list[bytes]] = {}
-    for run in runs:
-        if isinstance(run, Run) and (path := run.path / "result.json").is_file():
-            known, record = records.setdefault(run.path.name, []), path.read_bytes()
-            if record in known:
+    records: set[tuple[str, bytes]] = set()
+    for run in found:
+        if isinstance(run, Run) and n_of[run.path.name] > 1:
+            path = run.path / "result.json"
+            record = (run.path.name, path.read_bytes()) if path.is_file() else None
+            if record in records:
                 continue
-            known.append(record)
+            records |= {record} if record else set()
         kept.append(run)
     return kept
 
@@ -122,12 +126,13 @@ def read_entry(found: str | Path | Run | PlannedRun) -> Entry:
         identity, seed = _take_planned(found)
         return Entry(found.run_id, identity, seed, "planned", None)
     run = found if isinstance(found, Run) else Run(Path(found))
-    identity, seed = _take_seed(run.identity())
+    known, facts = run.identity_and_environment()
+    identity, seed = _take_seed(known)
     status = run.status()
     result = run.result(COMPARED) if status == "complete" else None
     if result is not None:  # the names of its keys are those of every other run's
         result = {sys.intern(name): value for name, value in result.items()}
-    machine = _describe_machine(run.environment())
+    machine = _describe_machine(facts)
     return Entry(run.path.name, identity, seed, status, result, folder=str(run.path), machine=machine)
 
 
