@@ -50,6 +50,9 @@ def test_the_verdict_of_the_readme_is_that_of_the_runs(call_command: Command) ->
     order = [arm["arm"] for arm in table["arms"]]
     assert (set(order[:2]), set(order[2:4]), order[-1]) == ({"geglu", "swiglu"}, {"reglu", "bilinear"}, "glu")
     assert table["nearest_tie"] == ["geglu", "swiglu"]
+    separable = {frozenset((pair["a"], pair["b"])): pair["separable"] for pair in table["pairs"]}
+    assert not separable[frozenset(("swiglu", "reglu"))]  # "ReGLU, not separable from SwiGLU either"
+    assert separable[frozenset(("geglu", "reglu"))]
     assert all(arms[gate]["verdict"] == "better" for gate in GATES)
     gains = [-arms[gate]["difference_nats"] for gate in GATES]
     assert f"by {min(gains):.3f} to {max(gains):.3f} nats" in section
