@@ -133,7 +133,8 @@ def train_run(
                 yield Finished(run=run, record=run.result(), reused=True, profile=shown)
                 return
             (run.path / "failure.json").unlink(missing_ok=True)
-            if not list_checkpoints(run.checkpoints):  # nothing is left of who entered the folder first
+            # without a checkpoint nothing is left of who entered the folder first
+            if run.environment() != facts and not list_checkpoints(run.checkpoints):
                 write_json(run.path / "environment.json", facts)
             write_run(run.path)
             with (
