@@ -142,7 +142,7 @@ def check_ended(plan: Plan, ended: Sequence[RunEnded], accepted: tuple[str, ...]
 
 def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[list[Slot], str | None]:
     """Where runs go, and a remark if a measurement decided it."""
-    from glu_bench.study.slots import make_slots
+    from glu_bench.study.slots import make_slots, make_slots_as_before
 
     pending = [p.config for p in plan.runs if p.config and plan.run(p).outcome() != "complete"]
     if not pending:
@@ -156,8 +156,15 @@ def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[lis
         return make_slots(n_parallel or n_gpus * per_gpu, n_gpus, per_gpu), None
     if n_parallel is not None:
         return make_slots(n_parallel), None
+    if pending[0].train.threads is None and (slots := make_slots_as_before(plan)):
+        (threads,) = slots[0].words
+        return slots, f"{_at_a_time(len(slots))}: {threads}, as its finished runs were trained"
     chosen, gain = choose_parallel(pending[0], len(pending))
     if gain is None:
         return make_slots(chosen), None
-    how = f"{chosen} runs at a time" if chosen > 1 else "one run at a time"
+    how = _at_a_time(chosen)
     return make_slots(chosen), f"{how}: a thread each would give {gain:.2f} times the tokens/s of all in one"
+
+
+def _at_a_time(n: int) -> str:
+    return f"{n} runs at a time" if n > 1 else "one run at a time"

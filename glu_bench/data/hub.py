@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -37,6 +38,7 @@ def _load(data: schema.Data, split: str) -> Any:
     # by default a broken stream is tried 20 times, each try again with the client's own: ten minutes
     config.STREAMING_OPEN_MAX_RETRIES = config.STREAMING_READ_MAX_RETRIES = STREAM_RETRIES
     config.STREAMING_OPEN_RETRY_INTERVAL = config.STREAMING_READ_RETRY_INTERVAL = 1
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a card may say little
     names = get_dataset_split_names(data.path, data.name, revision=data.revision)
     if split not in names:
         raise DataError(

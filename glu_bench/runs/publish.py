@@ -9,7 +9,7 @@ published.json gives the checksum of what is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def publish_run(
     for name in AS_THEY_ARE:
         if (run.path / name).is_file():
             write_bytes(folder / name, (run.path / name).read_bytes())
-    kept_rows = [thin_row(row) for row in run.rows() if every_row or _is_whole(row)]
+    kept_rows = [thin_row(row) for row in run.rows() if every_row or _is_evaluation(row)]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept_rows)
     write_text(folder / "metrics.jsonl", lines)
     if inspection is not None:
@@ -100,12 +100,18 @@ def read_published_summary(run: Run, n_tokens: int) -> Summary | None:
 
 def thin_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the log with six significant digits; lists by layer only of evaluations and the first step."""
-    whole = _is_whole(row)
-    return {name: _round(value) for name, value in row.items() if whole or not isinstance(value, list)}
+    by_layer = _is_evaluation(row)
+    return {name: _round(value) for name, value in row.items() if by_layer or not isinstance(value, list)}
 
 
-def _is_whole(row: Mapping[str, Any]) -> bool:
-    """Whether it is of the first step, or of an evaluation."""
+def is_whole(rows: Sequence[Mapping[str, Any]], log_every: int) -> bool:
+    """Whether a log has all the rows that its run wrote, not those of evaluations alone."""
+    steps = [row["step"] for row in rows if isinstance(row.get("step"), int)]
+    return not steps or len(steps) >= max(steps) // log_every
+
+
+def _is_evaluation(row: Mapping[str, Any]) -> bool:
+    """Whether it is of an evaluation, or of the first step."""
     return row.get("step") == 1 or "val_loss_nats" in row
 
 

@@ -6,8 +6,8 @@ tests of one call, at 5 %; not supported if it does so on the other side; not se
 otherwise, and where nothing estimates the noise. What is exact, counts and functions, takes no
 interval: it is supported or not. Claims without runs are not measured, and say what would.
 
-Of several settings that have runs for a claim, that with most of its arms and seeds counts, by
-no look at results.
+Of several settings whose runs hold the number that a claim asks for, that with most of its arms and
+seeds counts, whatever the number.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from glu_bench.errors import GluBenchError
 from glu_bench.ffn.formula import CORE
 from glu_bench.runs.folder import Run
+from glu_bench.runs.publish import is_whole
 from glu_bench.stats.contrast import Weighed, weigh_arms
 from glu_bench.stats.holm import adjust_holm
 from glu_bench.stats.interval import ALPHA, find_interval, find_p
@@ -144,8 +145,15 @@ def _make_sources(inspect: Inspect, warnings: set[str]) -> Sources:
             warnings.add(f"{Path(folder).name} was not inspected: {error}")
             return {}
 
+    @functools.cache
+    def read_whole(folder: str) -> list[dict[str, Any]]:
+        rows = read_rows(folder)
+        return rows if is_whole(rows, Run(Path(folder)).config().train.log_every) else []
+
     return Sources(
-        rows=lambda entry: read_rows(entry.folder), summary=lambda entry: read_summary(entry.folder)
+        rows=lambda entry: read_rows(entry.folder),
+        every_row=lambda entry: read_whole(entry.folder),
+        summary=lambda entry: read_summary(entry.folder),
     )
 
 
@@ -184,21 +192,31 @@ def _judge_runs(claim: RunClaim, match: str | None, settings: Sequence[_Setting]
     ranked = [each for each in ranked if each[0][1] > 0]
     if not ranked:
         return replace(row, note=f"no finished runs: {_suggest(claim, match)}")
-    _, chosen = max(ranked, key=lambda each: each[0])
+    ranked.sort(key=lambda each: each[0], reverse=True)
+    chosen, values, strata = _find_measured(claim, [setting for _, setting in ranked], sources)
     looked_at = {entry.name for entry in chosen.entries}
     n_others = sum(not {entry.name for entry in setting.entries} <= looked_at for _, setting in ranked)
     row = replace(row, setting=chosen.name)
     machines = {entry.machine for entry in chosen.entries if entry.arm in claim.arms and entry.result}
     if claim.on_machine and len(machines) > 1:
         return replace(row, note=f"the runs were trained on {'; '.join(sorted(machines))}")
-    values = _measure(claim, chosen, sources)
-    strata = _complete(claim.strata, set(values))
     if not strata:
         return replace(row, note=f"{_say_missing(claim)}: {_suggest(claim, match)}")
     weights = _weigh(strata)
     notes = _list_notes(claim, chosen, weights, n_others)
     row = replace(row, arms=tuple(weights), note="; ".join(notes))
     return _test(row, claim, weigh_arms(values, weights))
+
+
+def _find_measured(
+    claim: RunClaim, settings: Sequence[_Setting], sources: Sources
+) -> tuple[_Setting, Values, list[Stratum]]:
+    """The first setting whose runs hold the number, with it and its strata; else the first, empty."""
+    for setting in settings:
+        values = _measure(claim, setting, sources)
+        if strata := _complete(claim.strata, set(values)):
+            return setting, values, strata
+    return settings[0], {}, []
 
 
 def _measure(claim: RunClaim, setting: _Setting, sources: Sources) -> Values:

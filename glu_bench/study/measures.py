@@ -27,6 +27,7 @@ class Sources:
     """Where measures look besides a run's record."""
 
     rows: Callable[[Entry], Sequence[Row]]  # its log
+    every_row: Callable[[Entry], Sequence[Row]]  # its log; empty where the evaluations alone were published
     summary: Callable[[Entry], Mapping[str, float | int | None]]  # of the inspection of its last checkpoint
 
 
@@ -112,7 +113,7 @@ def count_spikes(entries: Sequence[Entry], sources: Sources) -> Values:
     """Loss spikes of each run."""
 
     def read(entry: Entry) -> float | None:
-        return read_history(sources.rows(entry), entry.result).n_loss_spikes
+        return read_history(sources.every_row(entry), entry.result).n_loss_spikes
 
     return _collect(entries, read)
 
@@ -121,7 +122,8 @@ def measure_gradient_tail(entries: Sequence[Entry], sources: Sources) -> Values:
     """The 99th percentile of the logged gradient norms over their median."""
 
     def read(entry: Entry) -> float | None:
-        norms = [float(row["grad_norm"]) for row in sources.rows(entry) if is_number(row.get("grad_norm"))]
+        rows = sources.every_row(entry)
+        norms = [float(row["grad_norm"]) for row in rows if is_number(row.get("grad_norm"))]
         if len(norms) < 10 or not statistics.median(norms) > 0:
             return None
         return statistics.quantiles(norms, n=100, method="inclusive")[98] / statistics.median(norms)
@@ -180,7 +182,7 @@ def measure_gap_at_level(entries: Sequence[Entry], sources: Sources) -> Values:
     """Held-out minus training loss where training loss first is what all arms reach, seed by seed."""
     curves: dict[int, dict[str, list[tuple[float, float]]]] = {}
     for entry in entries:
-        if entry.result is not None and len(points := _train_and_held_out(sources.rows(entry))) > 1:
+        if entry.result is not None and len(points := _train_and_held_out(sources.every_row(entry))) > 1:
             curves.setdefault(entry.seed, {}).setdefault(entry.arm, points)
     values: Values = {}
     for seed, by_arm in _at_complete_seeds(curves).items():

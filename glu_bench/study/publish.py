@@ -25,10 +25,11 @@ class Published:
     left: list[str]  # ids of those that have not come to an end
 
 
-def publish_sweep(plan: Plan, to: Path, inspect: Inspect) -> Published:
+def publish_sweep(plan: Plan, to: Path, inspect: Inspect, every_row: bool = True) -> Published:
     """What was published to a folder named after the sweep; runs that are there already stay as they are.
 
-    `inspect` is asked about the sweep's own runs; of a tuning's the log keeps what the tuning looks at.
+    `inspect` is asked about the sweep's own runs; of a tuning's the log keeps what the tuning looks at,
+    which without `every_row` is all that any log keeps.
     Raises: DataError for a run that does not agree with its own checksums.
     """
     folder = to / plan.sweep_id
@@ -43,7 +44,7 @@ def publish_sweep(plan: Plan, to: Path, inspect: Inspect) -> Published:
             if not (run.path / "config.yaml").is_file() or run.outcome() not in ("complete", "diverged"):
                 left.append(planned.run_id)
                 continue
-            publish_run(run, folder, inspect(run) if is_own else None, every_row=is_own)
+            publish_run(run, folder, inspect(run) if is_own else None, every_row and is_own)
             done.append(planned.run_id)
         copy_plan(part, folder)
     return Published(folder=folder, done=done, left=left)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from glu_bench.errors import ConfigError
+from glu_bench.errors import ConfigError, DataError
 from glu_bench.host import count_cores
+from glu_bench.study.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,21 @@ def make_slots(n_parallel: int, n_gpus: int = 0, per_gpu: int = 1) -> list[Slot]
         return [Slot()]
     n_threads = max(1, count_cores() // n_parallel)
     return [Slot(words=(f"train.threads={n_threads}",)) for _ in range(n_parallel)]
+
+
+def make_slots_as_before(plan: Plan) -> list[Slot]:
+    """Slots of as many threads as each finished run of the plan had, so that all runs compare.
+
+    Empty where no run has finished, they differ, or had more than there are here.
+    """
+    finished = [run for planned in plan.runs if (run := plan.run(planned)).outcome() == "complete"]
+    try:
+        counts = {run.environment().get("n_threads") for run in finished}
+    except DataError:  # a broken one; what reads it says so
+        return []
+    n_threads = counts.pop() if len(counts) == 1 else None
+    n_slots = count_cores() // n_threads if isinstance(n_threads, int) else 0
+    return [Slot(words=(f"train.threads={n_threads}",)) for _ in range(n_slots)]
 
 
 def _visible(index: int) -> str:

@@ -11,7 +11,14 @@ import pytest
 from glu_bench.errors import DataError
 from glu_bench.runs.folder import Run
 from glu_bench.runs.integrity import verify_run
-from glu_bench.runs.publish import FILE, check_published, publish_run, read_published_summary, thin_row
+from glu_bench.runs.publish import (
+    FILE,
+    check_published,
+    is_whole,
+    publish_run,
+    read_published_summary,
+    thin_row,
+)
 from glu_bench.study.plan import find_plan
 from tests.conftest import Command
 
@@ -46,6 +53,10 @@ def test_a_run_of_a_tuning_keeps_what_the_tuning_looks_at(finished_run: Run, tmp
     steps = [row["step"] for row in finished_run.rows() if row["step"] == 1 or "val_loss_nats" in row]
     assert [row["step"] for row in thin.rows()] == steps
     assert 1 < len(steps) < len(list(finished_run.rows()))
+    log_every = finished_run.config().train.log_every
+    assert is_whole(finished_run.rows(), log_every)
+    assert not is_whole(thin.rows(), log_every)
+    assert is_whole([], log_every)
     assert verify_run(thin) == []
 
 

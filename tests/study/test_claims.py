@@ -275,6 +275,16 @@ def test_several_epochs_and_compilers_are_looked_for(make_run: MakeRun) -> None:
     assert "train.compile=true" in compiled.note
 
 
+def test_what_takes_every_row_of_a_log_is_not_measured_of_evaluations(make_run: MakeRun) -> None:
+    runs = make_arms(make_run, {"relu": 2.0, "swiglu": 2.0}, "train.log_every=1", n=2)
+    for every, verdict in ((1, "not_separable"), (2, "not_measured")):
+        for run in runs:
+            rows = [{"step": at, "loss_nats": 3.0, "grad_norm": 1.0} for at in range(1, 41, every)]
+            run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for part in ("loss spikes", "99th percentile"):
+            assert judge(runs, f"SwiGLU trains stably: {part}")[0].verdict == verdict
+
+
 def test_learning_rates_form_no_setting_of_their_own_for_the_highest_stable_one(make_run: MakeRun) -> None:
     runs = []
     for seed in range(2):
@@ -299,6 +309,14 @@ def test_learning_rates_form_no_setting_of_their_own_for_the_highest_stable_one(
     assert judge([*longer, *runs], "SwiGLU trains stably: highest stable")[0] == replace(
         found[0], note="1 other setting not looked at"
     )
+    # nor do more seeds of as many rates, all of them stable
+    more = [
+        make_run(arm, seed, 2.0, "train.steps=60", f"optim.lr={lr}")
+        for arm in ("swiglu", "relu")
+        for seed in range(4)
+        for lr in (0.05, 0.1, 0.2, 0.4)
+    ]
+    assert judge([*more, *runs], "SwiGLU trains stably: highest stable")[0].value == found[0].value
 
 
 def test_runs_that_did_not_finish_are_counted(make_run: MakeRun) -> None:

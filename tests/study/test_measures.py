@@ -17,7 +17,10 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def sources_of(rows: Mapping[str, Rows]) -> Sources:
-    return Sources(rows=lambda entry: rows.get(entry.arm, []), summary=lambda entry: {})
+    def read(entry: Entry) -> Rows:
+        return rows.get(entry.arm, [])
+
+    return Sources(rows=read, every_row=read, summary=lambda entry: {})
 
 
 def curve(*points: tuple[int, float], trained: Sequence[float] = ()) -> list[dict[str, Any]]:

@@ -50,6 +50,19 @@ def test_what_has_ended_is_published_once_and_the_rest_waits(
     assert inspector.asked == [run_id]
 
 
+def test_of_a_log_the_evaluations_alone_may_be_kept(
+    tiny_words: list[str], finished_run: Run, tmp_path: Path
+) -> None:
+    run_id = put_run(finished_run, tmp_path)
+    plan = make_plan([*tiny_words, "seed=0"], tmp_path, name="thin")
+    found = publish_sweep(plan, tmp_path / "to", Inspector(), every_row=False)
+    assert (found.folder / "runs" / run_id / "inspection.json").is_file()
+    steps = [row["step"] for row in Run(found.folder / "runs" / run_id).rows()]
+    kept = [row["step"] for row in finished_run.rows() if row["step"] == 1 or "val_loss_nats" in row]
+    assert steps == kept
+    assert len(kept) < len(finished_run.rows())
+
+
 def test_a_tuning_goes_along_and_its_runs_are_not_inspected(
     tiny_words: list[str], finished_run: Run, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,13 @@ from typing import Any
 import pytest
 
 from glu_bench.errors import ConfigError, InterruptedRunError
-from glu_bench.files import hold_lock
+from glu_bench.files import hold_lock, write_json
 from glu_bench.runs.folder import Run
 from glu_bench.runs.record import write_record
 from glu_bench.study import slots
 from glu_bench.study import sweep as room
 from glu_bench.study.plan import Plan, PlannedRun, make_plan
-from glu_bench.study.slots import Slot, make_slots
+from glu_bench.study.slots import Slot, make_slots, make_slots_as_before
 from glu_bench.study.sweep import (
     NO_LIMITS,
     Limits,
@@ -358,6 +359,20 @@ def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [slot.env["CUDA_VISIBLE_DEVICES"] for slot in make_slots(2, 2)] == ["3", "5"]
     with pytest.raises(ConfigError, match="--per-gpu"):
         make_slots(3, 2)
+
+
+def test_what_is_left_of_a_sweep_trains_with_the_threads_of_what_has_finished(
+    tiny_words: list[str], finished_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "count_cores", lambda: 8)
+    plan = make_plan([*tiny_words, "seed=0,1"], tmp_path, name="rest")
+    assert make_slots_as_before(plan) == []
+    run = plan.run(plan.runs[0])
+    shutil.copytree(finished_run.path, run.path)
+    facts = run.environment()
+    for n_threads, words in ((3, [("train.threads=3",)] * 2), (8, [("train.threads=8",)]), (9, [])):
+        write_json(run.path / "environment.json", {**facts, "n_threads": n_threads})
+        assert [slot.words for slot in make_slots_as_before(plan)] == words
 
 
 def slow_words(tiny_words: list[str]) -> list[str]:
