@@ -40,7 +40,7 @@ def lean_feedforward(
         b_down = None if b_down is None else b_down.to(dtype)
     # all operands agree now; off, so that forward and backward evaluate the formula alike
     with without_autocast(x.device.type):
-        y: Tensor = _LeanFeedForward.apply(x, w_in, b_in, w_down, b_down, formula, *learned)  # type: ignore[no-untyped-call]
+        y: Tensor = _LeanFeedForward.apply(formula, x, w_in, b_in, w_down, b_down, *learned)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -78,16 +78,10 @@ class _LeanFeedForward(torch.autograd.Function):
     """Forward and backward of `lean_feedforward`; N tokens in one row each."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        w_in: Tensor,
-        b_in: Tensor | None,
-        w_down: Tensor,
-        b_down: Tensor | None,
-        formula: Formula,
-        *learned: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, formula: Formula, *operands: Any) -> Tensor:
+        # compiled without gradients, torch passes no ctx where it counts one argument more than are
+        # named here (pytorch 2.13, AutogradFunctionVariable); so few names keep it from that
+        x, w_in, b_in, w_down, b_down, *learned = operands
         parts = _project(x, w_in, b_in, formula)
         ctx.save_for_backward(x, w_in, w_down, *parts, *learned)
         ctx.formula = formula
@@ -112,7 +106,7 @@ class _LeanFeedForward(torch.autograd.Function):
             d_x_ND = torch.addmm(d_x_ND, d_part_NF, weight_FD)
         d_b_in = torch.cat([d_part_NF.sum(0) for d_part_NF in d_parts_NF]) if ctx.biased else None
         d_b_down = d_y_ND.sum(0) if ctx.biased else None
-        return d_x_ND.view(x.shape), d_w_in, d_b_in, d_w_down, d_b_down, None, *d_learned
+        return None, d_x_ND.view(x.shape), d_w_in, d_b_in, d_w_down, d_b_down, *d_learned
 
 
 def _project(x: Tensor, w_in: Tensor, b_in: Tensor | None, formula: Formula) -> tuple[Tensor, ...]:

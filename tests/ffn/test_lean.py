@@ -97,6 +97,20 @@ def test_saves_no_more_than_input_and_projections(name: str, dtype: torch.dtype)
     assert 0 < sum(saved.values()) <= n_tokens * (D + n_parts * F) * dtype.itemsize
 
 
+BY_N_LEARNED = {len(load_variant(name).learned): name for name in VARIANTS}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("name", BY_N_LEARNED.values())
+def test_compiles_as_one_graph(name: str, gradients: bool) -> None:
+    block = FeedForward(load_variant(name), 8, 16)
+    compiled = torch.compile(block, backend="eager", fullgraph=True)
+    x = torch.randn(3, 8)
+    with torch.set_grad_enabled(gradients):
+        torch.testing.assert_close(compiled(x), block(x))
+
+
 def test_no_gradients_no_saving() -> None:
     plain, lean = make_pair("geglu")
     x = torch.randn(5, D)
