@@ -34,7 +34,8 @@ def publish(
         int, typer.Option("--tokens", min=1, help="Inspect checkpoints on so many validation tokens.")
     ] = N_TOKENS,
     evaluations_only: Annotated[
-        bool, typer.Option("--evaluations-only", help="Keep the rows of evaluations alone of each log.")
+        bool,
+        typer.Option("--evaluations-only", help="Keep evaluations alone of each log; inspect nothing."),
     ] = False,
     device: Annotated[
         str | None, typer.Option("--device", help="Where to inspect; each run's own by default.")
@@ -72,7 +73,7 @@ def publish(
             stderr.print(plain(f"note: published without an inspection: {error}"))
             return None
 
-    found = publish_sweep(find_plan(sweep, output_dir), to, inspect, not evaluations_only)
+    found = publish_sweep(find_plan(sweep, output_dir), to, inspect, evaluations_only)
     if as_json:
         print_json({"folder": str(found.folder), "published": found.done, "not_finished": found.left})
     elif not quiet:

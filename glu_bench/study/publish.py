@@ -25,18 +25,18 @@ class Published:
     left: list[str]  # ids of those that have not come to an end
 
 
-def publish_sweep(plan: Plan, to: Path, inspect: Inspect, every_row: bool = True) -> Published:
+def publish_sweep(plan: Plan, to: Path, inspect: Inspect, evaluations_only: bool = False) -> Published:
     """What was published to a folder named after the sweep; runs that are there already stay as they are.
 
-    `inspect` is asked about the sweep's own runs; of a tuning's the log keeps what the tuning looks at,
-    which without `every_row` is all that any log keeps.
+    `inspect` is asked about the sweep's own runs; of a tuning's the log keeps what the tuning looks at.
+    With `evaluations_only` the sweep's own are treated as those of a tuning.
     Raises: DataError for a run that does not agree with its own checksums.
     """
     folder = to / plan.sweep_id
     done: list[str] = []
     left: list[str] = []
     for part in list_parts(plan):
-        is_own = part is plan
+        in_full = part is plan and not evaluations_only
         for planned in part.runs:
             run = part.run(planned)
             if is_published(folder / "runs" / planned.run_id):
@@ -44,7 +44,7 @@ def publish_sweep(plan: Plan, to: Path, inspect: Inspect, every_row: bool = True
             if not (run.path / "config.yaml").is_file() or run.outcome() not in ("complete", "diverged"):
                 left.append(planned.run_id)
                 continue
-            publish_run(run, folder, inspect(run) if is_own else None, every_row and is_own)
+            publish_run(run, folder, inspect(run) if in_full else None, every_row=in_full)
             done.append(planned.run_id)
         copy_plan(part, folder)
     return Published(folder=folder, done=done, left=left)

@@ -55,8 +55,10 @@ def test_of_a_log_the_evaluations_alone_may_be_kept(
 ) -> None:
     run_id = put_run(finished_run, tmp_path)
     plan = make_plan([*tiny_words, "seed=0"], tmp_path, name="thin")
-    found = publish_sweep(plan, tmp_path / "to", Inspector(), every_row=False)
-    assert (found.folder / "runs" / run_id / "inspection.json").is_file()
+    inspector = Inspector()
+    found = publish_sweep(plan, tmp_path / "to", inspector, evaluations_only=True)
+    assert inspector.asked == []
+    assert not (found.folder / "runs" / run_id / "inspection.json").exists()
     steps = [row["step"] for row in Run(found.folder / "runs" / run_id).rows()]
     kept = [row["step"] for row in finished_run.rows() if row["step"] == 1 or "val_loss_nats" in row]
     assert steps == kept
