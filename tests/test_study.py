@@ -15,7 +15,9 @@ from tests.conftest import REPO, Command
 from tests.shown import PAGES, Shown, list_shown, trim
 
 SHOWN = [shown for page in PAGES for shown in list_shown(page)]
-STUDY = REPO / "outputs/reference/shazeer2020-nano"
+REFERENCE = REPO / "outputs/reference"
+STUDIES = REFERENCE / "README.md"
+STUDY = REFERENCE / "shazeer2020-nano"
 GATES = ("geglu", "swiglu", "reglu", "bilinear")
 
 
@@ -29,9 +31,9 @@ def test_a_page_shows_what_the_command_prints(
     assert trim(ended.out) == shown.printed
 
 
-def read_section(title: str) -> str:
-    """A section of the README with single blanks."""
-    text = (REPO / "README.md").read_text(encoding="utf-8")
+def read_section(title: str, page: Path = REPO / "README.md") -> str:
+    """A section of a page with single blanks."""
+    text = page.read_text(encoding="utf-8")
     (found,) = re.findall(rf"^## {title}\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
     return re.sub(r"\s+", " ", found)
 
@@ -50,7 +52,7 @@ def test_the_verdict_of_the_readme_is_that_of_the_runs(call_command: Command) ->
     order = [arm["arm"] for arm in table["arms"]]
     assert (set(order[:2]), set(order[2:4]), order[-1]) == ({"geglu", "swiglu"}, {"reglu", "bilinear"}, "glu")
     assert table["nearest_tie"] == ["geglu", "swiglu"]
-    separable = {frozenset((pair["a"], pair["b"])): pair["separable"] for pair in table["pairs"]}
+    separable = list_separable(table)
     assert not separable[frozenset(("swiglu", "reglu"))]  # "ReGLU, not separable from SwiGLU either"
     assert separable[frozenset(("geglu", "reglu"))]
     assert all(arms[gate]["verdict"] == "better" for gate in GATES)
@@ -68,14 +70,80 @@ def test_the_verdict_of_the_readme_is_that_of_the_runs(call_command: Command) ->
     assert letters["glu"] == letters["gelu"]
 
 
+def list_separable(table: dict[str, Any]) -> dict[frozenset[str], bool]:
+    return {frozenset((pair["a"], pair["b"])): pair["separable"] for pair in table["pairs"]}
+
+
+def test_what_the_page_says_of_equal_width(call_command: Command) -> None:
+    section = read_section("Equal width instead of equal parameters", STUDIES)
+    words = ("--arms", "variant,match", "--baseline", "gelu params")
+    (table,) = call_json(call_command, "compare", str(REFERENCE / "width-nano"), *words)["tables"]
+    arms = {arm["arm"]: arm for arm in table["arms"]}
+
+    def more(name: str, gate: str = "geglu") -> float:
+        return float(arms[f"{gate} width"][name]) / float(arms[f"{gate} params"][name])
+
+    assert more("n_ffn_params") == 1.5
+    assert f"{more('flops_per_token') - 1:.0%}".replace("%", " % more FLOPs") in section
+    assert f"{more('ffn_saved_bytes_per_token') - 1:.0%}".replace("%", " % more bytes") in section
+    gains = {
+        gate: arms[f"{gate} params"]["mean_loss_nats"] - arms[f"{gate} width"]["mean_loss_nats"]
+        for gate in ("geglu", "swiglu", "reglu")
+    }
+    said = "GeGLU {geglu:.3f} nats, SwiGLU {swiglu:.3f} and ReGLU {reglu:.3f}, which three seeds cannot"
+    assert said.format_map(gains) in section
+    assert {arms[f"{gate} width"]["n_finished"] for gate in gains} == {3}
+    separable = list_separable(table)
+    assert not any(separable[frozenset((f"{gate} params", f"{gate} width"))] for gate in gains)
+    for gate in ("gelu", "relu"):
+        assert any(line.startswith(f"{gate} width: the same weights as") for line in table["warnings"])
+    assert f"{more('tokens_per_s', 'reglu'):.2f} and {more('tokens_per_s', 'swiglu'):.2f} of the" in section
+
+
+def test_what_the_page_says_of_the_wider_family(call_command: Command) -> None:
+    (first,) = call_json(call_command, "compare", str(REFERENCE / "family-nano"))["tables"]
+    order = [arm["arm"] for arm in first["arms"]]
+    assert (len(order), order[0]) == (13, "swiglu_oai")
+    best = [name for name in order if name not in ("gelu", "geglu")][:3]
+    (then,) = call_json(call_command, "compare", str(REFERENCE / "family-best"))["tables"]
+    arms = {arm["arm"]: arm for arm in then["arms"]}
+    assert set(arms) == {"gelu", "geglu", *best}
+    separable = list_separable(then)
+    assert all(arms[name]["verdict"] == "better" for name in best)
+    assert not any(separable[frozenset((name, "geglu"))] for name in best)
+    gated = [arm["arm"] for arm in then["arms"] if arm["arm"] != "gelu"]
+    assert gated[-1] == "swiglu_oai"
+    seeds = {run.config().seed for run in list_runs(REFERENCE / "family-best")}
+    assert seeds == {1, 2, 3, 4}
+
+
+def measure_core_h(folder: Path) -> tuple[int, float]:
+    """Runs of a published study, and hours of training times threads."""
+    runs = list_runs(folder)
+    core_s = sum(
+        run.result()["elapsed_s"] * run.environment()["n_threads"]
+        for run in runs
+        if run.outcome() == "complete"
+    )
+    return len(runs), core_s / 3600
+
+
 def test_the_readme_says_what_the_study_took() -> None:
-    runs = list_runs(STUDY)
-    core_s = sum(run.result()["elapsed_s"] * run.environment()["n_threads"] for run in runs)
-    assert f"{len(runs)} runs, {core_s / 3600:.1f} core-hours" in read_section("What it found")
+    n_runs, core_h = measure_core_h(STUDY)
+    assert f"{n_runs} runs, {core_h:.1f} core-hours" in read_section("What it found")
+
+
+def test_the_page_lists_all_studies_with_what_they_took() -> None:
+    rows = re.findall(r"^\| `(\S+)` \| (\d+) \| ([\d.]+) \|", STUDIES.read_text("utf-8"), re.MULTILINE)
+    published = sorted(path.parent.name for path in REFERENCE.glob("*/runs"))
+    assert sorted(name for name, _, _ in rows) == published
+    for name, n_runs, core_h in rows:
+        found = measure_core_h(REFERENCE / name)
+        assert (int(n_runs), core_h) == (found[0], f"{found[1]:.1f}"), name
 
 
 def test_all_that_is_published_is_small_text() -> None:
-    files = [path for path in (REPO / "outputs/reference").rglob("*") if path.is_file()]
+    files = [path for path in REFERENCE.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 5 * 2**20
     for path in files:
         path.read_text(encoding="utf-8")
