@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -152,6 +151,7 @@ def _print(
     result: Reproduction, plan: Plan, scale: str | None, sweep: str, as_json: bool, quiet: bool
 ) -> None:
     """Prints it all; `sweep` is what a person may call its runs by."""
+    from glu_bench.runs.command import join_words
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.reproduce import print_reproduction
 
@@ -163,7 +163,8 @@ def _print(
             stderr = make_stderr()
             for warning in result.warnings:
                 stderr.print(plain(f"note: {warning}"))
-            stderr.print(plain(f"the runs: glu-bench compare {shlex.quote(sweep)}"))
+            place = plan.output_dir if sweep == plan.sweep_id else OUTPUTS
+            stderr.print(plain(f"the runs: {join_words('compare', [sweep], place)}"), soft_wrap=True)
 
 
 def _execute(

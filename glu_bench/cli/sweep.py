@@ -225,6 +225,7 @@ def _show_plan(plan: Plan, config_dir: Path | None, options: list[str], as_json:
 
 def _report(plan: Plan, ended: list[RunEnded], as_json: bool, quiet: bool) -> None:
     """What became of every run. Raises: SweepIncompleteError naming those that did not finish."""
+    from glu_bench.runs.command import join_words
     from glu_bench.show.console import make_stderr, plain, print_json
 
     failed = [event for event in ended if event.status not in ("complete", "skipped")]
@@ -243,5 +244,7 @@ def _report(plan: Plan, ended: list[RunEnded], as_json: bool, quiet: bool) -> No
                 + (f", {n_not_begun} not begun" if n_not_begun else "")
             )
         )
-        stderr.print(plain(f"compare them: glu-bench compare {plan.sweep_id}"))
+        stderr.print(
+            plain(f"compare them: {join_words('compare', [plan.sweep_id], plan.output_dir)}"), soft_wrap=True
+        )
     check_ended(plan, ended)

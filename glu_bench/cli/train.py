@@ -151,6 +151,7 @@ def _run(
 
 
 def _show(finished: Finished, as_json: bool, quiet: bool) -> None:
+    from glu_bench.runs.command import join_words
     from glu_bench.show.console import make_stderr, make_stdout, plain, print_json
     from glu_bench.show.profile import render_profile
     from glu_bench.show.tables import render_result
@@ -168,6 +169,11 @@ def _show(finished: Finished, as_json: bool, quiet: bool) -> None:
     for part in render_profile(finished.profile) if finished.profile else ():
         stdout.print(part)
     if not quiet:
-        short = finished.run.path.name
-        stderr.print(plain(f"folder: {finished.run.path}"))
-        stderr.print(plain(f"read from it: glu-bench sample {short}"))
+        run = finished.run
+        words = [run.path.name]
+        for plugin in run.environment()["plugins"]:
+            words += ["--allow-plugin", plugin["name"]]
+        stderr.print(plain(f"folder: {run.path}"), soft_wrap=True)
+        stderr.print(
+            plain(f"read from it: {join_words('sample', words, run.path.parents[1])}"), soft_wrap=True
+        )
