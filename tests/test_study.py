@@ -117,6 +117,25 @@ def test_what_the_page_says_of_the_wider_family(call_command: Command) -> None:
     assert seeds == {1, 2, 3, 4}
 
 
+def test_what_the_page_says_of_speedups(call_command: Command) -> None:
+    section = read_section("Effective speedup", STUDIES)
+    words = (str(REFERENCE / "budgets-nano"), "--baseline", "gelu")
+    two, four = (
+        {arm["arm"]: arm for arm in t["arms"]} for t in call_json(call_command, "compare", *words)["tables"]
+    )
+    ratios = [arms["geglu"]["speedup"]["compute"] for arms in (two, four)]
+    assert "GELU needs {:.2f} times the compute, with 4 M {:.2f} times".format(*ratios) in section
+    halved = four["geglu"]["difference_nats"] / two["geglu"]["difference_nats"]
+    assert 0.4 < halved < 0.6  # "half as large"
+    low, high = two["geglu"]["speedup"]["compute_ci95"]
+    assert low < ratios[1] < high  # "about the same"
+    for name in ("reglu", "bilinear"):
+        low, high = four[name]["speedup"]["compute_ci95"]
+        assert low < 1 < high
+    budgets = {run.config().train.tokens for run in list_runs(REFERENCE / "budgets-nano")}
+    assert len(budgets) == 4
+
+
 def measure_core_h(folder: Path) -> tuple[int, float]:
     """Runs of a published study, and hours of training times threads."""
     runs = list_runs(folder)
