@@ -55,8 +55,22 @@ def choose_columns(text: str) -> list[Column]:
 
 
 def list_defaults(comparison: Comparison) -> list[Column]:
-    """What a table shows unless told otherwise, the most telling first; nothing that no arm has."""
-    return drop_empty((_COLUMNS[key] for key in TELLING), comparison)
+    """What a table shows unless told otherwise, the most telling first; nothing that no arm has.
+
+    Speedups only where the baseline has more budgets than the arms: at theirs alone a bound of 1
+    says what the difference says.
+    """
+    tells = any(_tells_more(arm) for arm in comparison.arms)
+    keys = (key for key in TELLING if tells or not key.startswith("speedup."))
+    return drop_empty((_COLUMNS[key] for key in keys), comparison)
+
+
+def _tells_more(arm: Arm) -> bool:
+    """Whether an arm's speedup rests on another budget of the baseline than the arm's own."""
+    if arm.speedup is None:
+        return False
+    bounds = arm.speedup.tokens_bounds or ()
+    return bool(arm.speedup.method) or any(bound not in (None, 1.0) for bound in bounds)
 
 
 def drop_empty(columns: Iterable[Column], comparison: Comparison) -> list[Column]:

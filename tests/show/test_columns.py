@@ -84,6 +84,22 @@ def test_what_training_keeps_of_a_token_is_shown_unasked() -> None:
     assert cells("ffn_saved_bytes_per_token", ffn_saved_bytes_per_token=4096) == ("4.1kB", (4096,))
 
 
+def test_a_speedup_that_only_repeats_the_difference_is_not_shown_unasked() -> None:
+    table = make_comparison()
+    at_own_budget = Speedup(
+        compute=None, compute_ci95=None, wall=None, wall_ci95=None, compute_bounds=(1.0, None)
+    )
+    for changes, shown in (
+        ({"tokens_bounds": (1.0, None)}, False),
+        ({"tokens_bounds": (2.0, None)}, True),
+        ({"tokens_bounds": (1.0, None), "method": "law"}, True),
+    ):
+        speedup = dataclasses.replace(at_own_budget, **changes)  # type: ignore[arg-type]
+        arms = [dataclasses.replace(arm, speedup=speedup) for arm in table.arms]
+        keys = [column.key for column in list_defaults(dataclasses.replace(table, arms=arms))]
+        assert ("speedup.compute" in keys) == shown
+
+
 def cells(key: str, **changes: object) -> tuple[str, tuple[object, ...]]:
     table = make_comparison()
     arm = dataclasses.replace(table.arms[0], **changes)  # type: ignore[arg-type]
