@@ -141,7 +141,7 @@ def check_ended(plan: Plan, ended: Sequence[RunEnded], accepted: tuple[str, ...]
 
 
 def _choose_slots(plan: Plan, n_parallel: int | None, per_gpu: int) -> tuple[list[Slot], str | None]:
-    """Where runs go, and a remark if a measurement decided it."""
+    """Where runs go, and a remark if finished runs or a measurement decided it."""
     from glu_bench.study.slots import make_slots, make_slots_as_before
 
     pending = [p.config for p in plan.runs if p.config and plan.run(p).outcome() != "complete"]
