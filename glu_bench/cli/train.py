@@ -171,7 +171,7 @@ def _show(finished: Finished, as_json: bool, quiet: bool) -> None:
     if not quiet:
         run = finished.run
         words = [run.path.name]
-        for plugin in run.environment()["plugins"]:
+        for plugin in run.environment().get("plugins", []):
             words += ["--allow-plugin", plugin["name"]]
         stderr.print(plain(f"folder: {run.path}"), soft_wrap=True)
         stderr.print(
