@@ -65,20 +65,30 @@ def find_runs(texts: Sequence[str], output_dir: Path) -> tuple[list[Run | Planne
 
 
 def _drop_copies(runs: Iterable[Run | PlannedRun]) -> list[Run | PlannedRun]:
-    """Each run once: published with two sweeps it lies in two folders, its record the same."""
+    """Each run once: published with two sweeps it lies in two folders, its record the same.
+
+    Of its copies the one that says most stays: one may hold every row of the log and an
+    inspection, another the evaluations alone.
+    """
     found = list(runs)
     n_of = Counter(run.path.name for run in found if isinstance(run, Run))
     kept: list[Run | PlannedRun] = []
-    records: set[tuple[str, bytes]] = set()
+    place_of: dict[tuple[str, bytes], int] = {}
     for run in found:
-        if isinstance(run, Run) and n_of[run.path.name] > 1:
-            path = run.path / "result.json"
-            record = (run.path.name, path.read_bytes()) if path.is_file() else None
-            if record in records:
+        path = run.path / "result.json" if isinstance(run, Run) and n_of[run.path.name] > 1 else None
+        if isinstance(run, Run) and path is not None and path.is_file():
+            place = place_of.setdefault((run.path.name, path.read_bytes()), len(kept))
+            if place < len(kept):
+                kept[place] = max(kept[place], run, key=_count_bytes)
                 continue
-            records |= {record} if record else set()
         kept.append(run)
     return kept
+
+
+def _count_bytes(run: Run | PlannedRun) -> int:
+    """Bytes of the files of a run's folder, those of its checkpoints too."""
+    assert isinstance(run, Run)
+    return sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
 
 
 def _find_named(text: str, output_dir: Path) -> Run | list[Run | Plan]:

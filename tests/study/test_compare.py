@@ -221,6 +221,20 @@ def test_a_run_published_twice_counts_once(make_run: MakeRun, tmp_path: Path) ->
     assert len(found) == 5  # what is not the same record is another run
 
 
+@pytest.mark.parametrize("first", ["thin", "full"])
+def test_of_a_run_published_twice_the_fuller_copy_counts(
+    make_run: MakeRun, tmp_path: Path, first: str
+) -> None:
+    """One study keeps every row of its log and an inspection, another its evaluations alone."""
+    run = make_run("gelu", 0, 2.0)
+    for name in ("thin", "full"):
+        shutil.copytree(run.path, tmp_path / name / "runs" / run.run_id)
+    write_record(tmp_path / "full" / "runs" / run.run_id / "inspection.json", {"n_tokens": 1})
+    words = sorted([str(tmp_path / "thin"), str(tmp_path / "full")], reverse=first == "thin")
+    found, _ = find_runs(words, tmp_path)
+    assert [run.path.parent.parent.name for run in found if isinstance(run, Run)] == ["full"]
+
+
 def test_arms_with_the_same_weights_are_one(make_run: MakeRun) -> None:
     """An ungated variant's width is the same by both matchings: taken for two its noise would count twice."""
     runs = []
