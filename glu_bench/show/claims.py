@@ -12,6 +12,7 @@ from glu_bench.show.tables import render_rows
 from glu_bench.study.claims import NOT_MEASURED, Judged, Judgement
 
 COLUMNS = ("match", "value", "95 % interval", "n", "p (Holm)", "verdict")
+N_NAMED = 3  # measurements that a note names
 
 
 def render_claims(judgement: Judgement) -> Table:
@@ -32,9 +33,13 @@ def write_claims(judgement: Judgement) -> str:
     """The same as Markdown, with the source of each claim; below it the rule, settings and notes."""
     heads = ("claim", "where it is made", "measurement", *COLUMNS)
     lines = [f"| {' | '.join(heads)} |", "|---|---|---|---|---:|---:|---:|---:|---|"]
+    before: tuple[str, ...] = ("", "", "")
     for row in judgement.claims:
-        cells = [escape_markdown(cell) for cell in (row.claim, row.source, row.measurement, *_cells(row))]
-        lines.append(f"| {' | '.join(cells)} |")
+        said = (row.claim, row.source, row.measurement)
+        below = ("", "", "" if said == before else row.measurement)  # what the row above said holds on
+        words = below if said[:2] == before[:2] else said
+        lines.append(f"| {' | '.join(escape_markdown(cell) for cell in (*words, *_cells(row)))} |")
+        before = said
     paragraphs = [judgement.rule, *(f"Setting: {setting}." for setting in list_settings(judgement.claims))]
     notes = [*judgement.warnings, *list_notes(judgement.claims)]
     parts = ["\n".join(lines), *map(write_paragraph, paragraphs)]
@@ -55,9 +60,16 @@ def list_notes(rows: Sequence[Judged]) -> list[str]:
             line = f"{_say_verdict(NOT_MEASURED)}, {row.note}" if row.verdict == NOT_MEASURED else row.note
             lines.setdefault(line, []).append(row.measurement)
     return [
-        line if line.startswith(_say_verdict(NOT_MEASURED)) else f"{line} ({'; '.join(dict.fromkeys(names))})"
+        line if line.startswith(_say_verdict(NOT_MEASURED)) else f"{line} ({_list_some(names)})"
         for line, names in lines.items()
     ]
+
+
+def _list_some(names: Sequence[str]) -> str:
+    """The first few measurements, and how many more."""
+    each = list(dict.fromkeys(names))
+    more = len(each) - N_NAMED
+    return "; ".join(each) if more <= 1 else f"{'; '.join(each[:N_NAMED])}; and {more} more"
 
 
 def _cells(row: Judged) -> tuple[str, ...]:

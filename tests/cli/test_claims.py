@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from glu_bench.show.claims import list_notes
+from glu_bench.study.claims import Judged
 from tests.conftest import Command, TinyConfig, Train
 from tests.study.conftest import maker_of_runs
 
@@ -75,11 +78,21 @@ def test_the_markdown_is_one_table_and_the_rule(losses_alone: Path, call_command
     lines = table.splitlines()
     assert {line.replace("\\|", "").count("|") for line in lines} == {10}
     assert any("SwiGLU is better than GLU" in line and "-0.1013" in line for line in lines)
+    claims = [line.split(" | ")[0] for line in lines[2:]]
+    named = [claim for claim in claims if claim != "| "]
+    assert len(set(named)) == len(named) < len(claims)  # each claim once, its other rows below it
     assert rule.startswith("A claim predicts on which side")
     assert setting.startswith("Setting: pico 48x2")
     assert "was not inspected" in notes
     assert "- not measured, no finished runs: glu-bench sweep variant=" in notes
     assert "note:" not in ended.err
+
+
+@pytest.mark.parametrize(("n", "said"), [(1, "m0"), (4, "m0; m1; m2; m3"), (5, "m0; m1; m2; and 2 more")])
+def test_a_note_of_many_rows_names_the_first_of_them(n: int, said: str) -> None:
+    facts: Any = {"value": 1.0, "ci95": None, "verdict": "supported", "unit": "ratio", "predicted": "above"}
+    rows = [Judged(claim="c", source="s", measurement=f"m{i}", note="32 layers", **facts) for i in range(n)]
+    assert list_notes([*rows, *rows]) == [f"32 layers ({said})"]
 
 
 @pytest.mark.parametrize(
