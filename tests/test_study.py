@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from glu_bench.evaluate.history import read_history
 from glu_bench.runs.folder import list_runs
+from glu_bench.runs.publish import is_whole
 from tests.conftest import REPO, Command
 from tests.shown import PAGES, Shown, list_shown, trim
 
@@ -134,6 +138,67 @@ def test_what_the_page_says_of_speedups(call_command: Command) -> None:
         assert low < 1 < high
     budgets = {run.config().train.tokens for run in list_runs(REFERENCE / "budgets-nano")}
     assert len(budgets) == 4
+
+
+def test_what_the_page_says_of_the_claims(call_command: Command) -> None:
+    section = read_section("The claims of the two documents", STUDIES)
+    rows = call_json(call_command, "claims", str(REFERENCE))["claims"]
+    n = Counter(row["verdict"] for row in rows)
+    said = "{supported} are supported, {not_supported} not supported, {not_separable} not separable"
+    assert f"Of {len(rows)} rows {said.format_map(n)} and {n['not_measured']} not measured" in section
+
+    def find(part: str, verdict: str, match: str = "params") -> float:
+        """The value of the one such row, which has this verdict."""
+        (row,) = [
+            row
+            for row in rows
+            if part in f"{row['claim']}: {row['measurement']}" and row["match"] in (match, None)
+        ]
+        assert row["verdict"] == verdict, part
+        return float(row["value"])
+
+    for part, verdict, said in (
+        ("loss the last of them ends with, gated", "supported", "loss with {:.2f} times the tokens"),
+        ("variance of a gate over tokens", "supported", "({:.0%} of its mean square varies)"),
+        ("hidden numbers that are exactly 0", "supported", "({:.0%} points more exact zeros"),
+        ("bytes kept for the backward pass", "supported", "({:.2f} times the bytes)"),
+        ("saturated gates", "not_supported", "without a gate, by {:.0%} points"),
+        ("own sample, last step", "not_separable", "({:.1%} points more at the end of a run;"),
+        ("held-out minus training loss", "not_separable", "smaller by {:.3f} nats over eight epochs"),
+    ):
+        words = said.format(abs(find(part, verdict)))
+        words = words.replace("% points", " points").replace("% of", " % of")
+        assert words in section, words
+    assert find("parameters of the whole block", "not_supported", "width") == 1.5
+    assert find("input weights", "supported", "width") == 2
+    dead = find("own sample, last step", "supported", "width")
+    assert f"at equal width {dead:.1%}, and supported".replace("%", "") in section
+    assert {row["match"] for row in rows if row["verdict"] == "not_measured"} == {"width"}
+    for part, verdict in (
+        ("these minus ReLU and GELU", "supported"),
+        ("parameters of the whole block", "not_supported"),
+        ("FLOPs/token of the model", "not_supported"),
+        ("loss the last of them ends with, GELU", "not_separable"),
+        ("(area under the curve), GELU", "not_separable"),
+        ("largest over smallest gradient norm", "not_separable"),
+        ("gradient entries that are exactly 0", "not_separable"),
+        ("training step, compiled", "not_separable"),
+        ("training step, eager", "not_separable"),
+    ):
+        find(part, verdict)
+    tuned = [run for run in list_runs(STUDY) if is_whole(run.rows(), run.config().train.log_every)]
+    assert len(tuned) == 40
+    assert not any(read_history(run.rows(), run.result()).n_loss_spikes for run in tuned)
+    stable, broken = set(), set()
+    for run in list_runs(REFERENCE / "claims-rates"):
+        (broken if run.result()["unstable"] else stable).add(run.config().optim.lr)
+    assert f"stand {max(stable)} and break at {min(broken)}" in section
+    assert max(stable) < min(broken)
+    then, before = (
+        statistics.median(run.result()["tokens_per_s"] for run in list_runs(REFERENCE / name))
+        for name in ("claims-epochs", "shazeer2020-nano")
+    )
+    assert 0.4 < then / before < 0.6  # "half as fast"
 
 
 def measure_core_h(folder: Path) -> tuple[int, float]:

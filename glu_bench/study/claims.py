@@ -123,7 +123,7 @@ def _group(entries: Sequence[Entry], arm_keys: tuple[str, ...]) -> list[_Setting
         members.sort(key=lambda e: (CORE.index(e.arm), e.seed, e.name))
         one = members[0]
         tuned = one.tuned or (("optim.lr",) if "optim.lr" in arm_keys else ())
-        name = describe_setting(one.identity, one.tuned)
+        name = describe_setting(one.identity, one.tuned, arm_keys)
         settings.append(
             _Setting(name=name, identity=one.identity, entries=tuple(members), tuned=tuple(tuned))
         )

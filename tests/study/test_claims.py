@@ -297,6 +297,8 @@ def test_learning_rates_form_no_setting_of_their_own_for_the_highest_stable_one(
     # swiglu 0.2 at both seeds, relu 0.05 and 0.1: sqrt(4 * 2)
     assert found[0].value == pytest.approx(8**0.5)
     assert found[0].n_seeds == 2
+    assert "adamw" in found[0].setting
+    assert " lr " not in found[0].setting  # it is of all rates
     assert found[1].verdict == "not_measured"
     stable = make_arms(make_run, {"swiglu": 2.0, "relu": 2.0}, "train.batch_size=2")
     assert "no learning rate diverged" in judge(stable, "SwiGLU trains stably: highest stable")[0].note
