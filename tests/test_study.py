@@ -164,11 +164,14 @@ def test_what_the_page_says_of_the_claims(call_command: Command) -> None:
         ("bytes kept for the backward pass", "supported", "({:.2f} times the bytes)"),
         ("saturated gates", "not_supported", "without a gate, by {:.0%} points"),
         ("own sample, last step", "not_separable", "({:.1%} points more at the end of a run;"),
+        ("test loss, GELU minus ReLU", "not_separable", "In 32 layers GELU is {:.3f} nats ahead of ReLU"),
+        ("test loss, Swish minus ReLU", "not_separable", "and Swish {:.3f} behind it, which three"),
         ("held-out minus training loss", "not_separable", "smaller by {:.3f} nats over eight epochs"),
     ):
         words = said.format(abs(find(part, verdict)))
         words = words.replace("% points", " points").replace("% of", " % of")
         assert words in section, words
+    assert find("test loss, GELU minus", "not_separable") < 0 < find("test loss, Swish minus", "not_separable")
     assert find("parameters of the whole block", "not_supported", "width") == 1.5
     assert find("input weights", "supported", "width") == 2
     dead = find("own sample, last step", "supported", "width")
