@@ -171,7 +171,8 @@ def test_what_the_page_says_of_the_claims(call_command: Command) -> None:
         words = said.format(abs(find(part, verdict)))
         words = words.replace("% points", " points").replace("% of", " % of")
         assert words in section, words
-    assert find("test loss, GELU minus", "not_separable") < 0 < find("test loss, Swish minus", "not_separable")
+    assert find("test loss, GELU minus ReLU", "not_separable") < 0
+    assert find("test loss, Swish minus ReLU", "not_separable") > 0
     assert find("parameters of the whole block", "not_supported", "width") == 1.5
     assert find("input weights", "supported", "width") == 2
     dead = find("own sample, last step", "supported", "width")
