@@ -193,6 +193,11 @@ def test_what_the_page_says_of_the_claims(call_command: Command) -> None:
     tuned = [run for run in list_runs(STUDY) if is_whole(run.rows(), run.config().train.log_every)]
     assert len(tuned) == 40
     assert not any(read_history(run.rows(), run.result()).n_loss_spikes for run in tuned)
+    tail = find("SwiGLU trains stably: 99th percentile", "supported")
+    assert f"a shorter tail than ReLU's, {tail:.2f} times" in section
+    find("SwiGLU trains stably: 99th percentile", "not_separable", "width")
+    rates = {run.config().variant.name: run.config().optim.lr for run in tuned}
+    assert rates["swiglu"] == rates["relu"] / 2
     stable, broken = set(), set()
     for run in list_runs(REFERENCE / "claims-rates"):
         (broken if run.result()["unstable"] else stable).add(run.config().optim.lr)
