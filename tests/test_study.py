@@ -142,7 +142,9 @@ def test_what_the_page_says_of_speedups(call_command: Command) -> None:
 
 def test_what_the_page_says_of_the_claims(call_command: Command) -> None:
     section = read_section("The claims of the two documents", STUDIES)
-    rows = call_json(call_command, "claims", str(REFERENCE))["claims"]
+    judgement = call_json(call_command, "claims", str(REFERENCE))
+    rows = judgement["claims"]
+    assert judgement["n_tests"] == 50
     n = Counter(row["verdict"] for row in rows)
     said = "{supported} are supported, {not_supported} not supported, {not_separable} not separable"
     assert f"Of {len(rows)} rows {said.format_map(n)} and {n['not_measured']} not measured" in section
@@ -165,7 +167,11 @@ def test_what_the_page_says_of_the_claims(call_command: Command) -> None:
         ("saturated gates", "not_supported", "without a gate, by {:.0%} points"),
         ("own sample, last step", "not_separable", "({:.1%} points more at the end of a run;"),
         ("test loss, GELU minus ReLU", "not_separable", "In 32 layers GELU is {:.3f} nats ahead of ReLU"),
-        ("test loss, Swish minus ReLU", "not_separable", "and Swish {:.3f} behind it, which three"),
+        (
+            "test loss, Swish minus ReLU",
+            "not_separable",
+            "and Swish {:.3f} behind it, neither separable among fifty",
+        ),
         ("held-out minus training loss", "not_separable", "smaller by {:.3f} nats over eight epochs"),
     ):
         words = said.format(abs(find(part, verdict)))
@@ -173,6 +179,9 @@ def test_what_the_page_says_of_the_claims(call_command: Command) -> None:
         assert words in section, words
     assert find("test loss, GELU minus ReLU", "not_separable") < 0
     assert find("test loss, Swish minus ReLU", "not_separable") > 0
+    assert find("saturated gates", "not_supported") < 0
+    assert find("held-out minus training loss", "not_separable") < 0
+    assert find("own sample, last step", "not_separable") > 0
     assert find("parameters of the whole block", "not_supported", "width") == 1.5
     assert find("input weights", "supported", "width") == 2
     dead = find("own sample, last step", "supported", "width")

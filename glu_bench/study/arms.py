@@ -72,17 +72,15 @@ def _drop_copies(runs: Iterable[Run | PlannedRun]) -> list[Run | PlannedRun]:
     """
     found = list(runs)
     n_of = Counter(run.path.name for run in found if isinstance(run, Run))
-    kept: list[Run | PlannedRun] = []
-    place_of: dict[tuple[str, bytes], int] = {}
-    for run in found:
+    kept: dict[object, Run | PlannedRun] = {}
+    for place, run in enumerate(found):
         path = run.path / "result.json" if isinstance(run, Run) and n_of[run.path.name] > 1 else None
-        if isinstance(run, Run) and path is not None and path.is_file():
-            place = place_of.setdefault((run.path.name, path.read_bytes()), len(kept))
-            if place < len(kept):
-                kept[place] = max(kept[place], run, key=_count_bytes)
-                continue
-        kept.append(run)
-    return kept
+        if path is not None and path.is_file():
+            key = (path.parent.name, path.read_bytes())
+            kept[key] = max(kept.get(key, run), run, key=_count_bytes)
+        else:
+            kept[place] = run
+    return list(kept.values())
 
 
 def _count_bytes(run: Run | PlannedRun) -> int:
